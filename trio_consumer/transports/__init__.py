@@ -1,0 +1,73 @@
+"""Where messages come from: the seam and its implementations.
+
+A transport is named by a URL, or made here and passed to
+:func:`trio_consumer.open_consumer`: :class:`KafkaTransport` for a Kafka
+cluster, :class:`~trio_consumer.testing.MemoryBroker` for a broker inside the
+process.  :class:`Transport` and :class:`Session` are what another one has to
+implement.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from .._errors import ConfigurationError
+from .base import (
+    PolledBatch,
+    RebalanceListener,
+    Record,
+    Session,
+    SessionSettings,
+    Transport,
+)
+
+__all__ = [
+    "KafkaTransport",
+    "PolledBatch",
+    "RebalanceListener",
+    "Record",
+    "Session",
+    "SessionSettings",
+    "Transport",
+    "resolve",
+]
+
+from .kafka import KafkaTransport
+
+EXAMPLES = "'kafka://host:9092,host:9092' or 'memory://name'"
+
+
+def resolve(transport: str | Transport) -> Transport:
+    """Turn what a user passes into a transport.
+
+    Args:
+        transport: A URL, or a transport, which is returned as it is.
+
+    Raises:
+        ConfigurationError: No such scheme, or a URL that names no address.
+    """
+    if not isinstance(transport, str):
+        if isinstance(transport, Transport):
+            return transport
+        raise ConfigurationError(
+            f"cannot consume from {transport!r}: pass a URL such as {EXAMPLES}, or a transport"
+        )
+    scheme, separator, _ = transport.partition("://")
+    if not separator:
+        raise ConfigurationError(f"{transport!r} is not a URL: write {EXAMPLES}")
+    # Not urlsplit().hostname: a list of brokers is no host name to it.
+    parts = urlsplit(transport)
+    if parts.query or parts.fragment or parts.path.strip("/"):
+        raise ConfigurationError(
+            f"{transport!r}: only an address may follow the scheme;"
+            " give options as open_consumer(..., client_options={...})"
+        )
+    if not parts.netloc:
+        raise ConfigurationError(f"{transport!r} names no address: write {EXAMPLES}")
+    if scheme == "kafka":
+        return KafkaTransport(parts.netloc)
+    if scheme == "memory":
+        from .memory import MemoryBroker
+
+        return MemoryBroker.named(parts.netloc)
+    raise ConfigurationError(f"unknown scheme {scheme!r} in {transport!r}: write {EXAMPLES}")

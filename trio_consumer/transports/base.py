@@ -1,0 +1,214 @@
+"""The seam between the runtime and a Kafka client.
+
+A :class:`Transport` is an address: it knows how to open a session and holds no
+connection.  A :class:`Session` is one member of one group.  The runtime sees
+polled batches, partitions that come and go, and answers to commits; threads,
+sockets and the client's own types stay below this line.
+
+What every transport keeps:
+
+* :meth:`Session.poll` loses nothing: cancelling it leaves the records for the
+  next call.
+* From the moment ``RebalanceListener.revoked`` or ``lost`` is called for a
+  partition, :meth:`Session.poll` returns none of its records, until
+  ``assigned`` has returned for it.  From the moment :meth:`Session.seek` is
+  called, it returns none from before the seek.
+* Membership does not depend on :meth:`Session.poll` being called: heartbeats
+  (and the client's own polling) go on while the runtime is busy, with a
+  bounded number of polled batches held.
+* A rebalance waits for the listener; heartbeats go on meanwhile.
+* :meth:`Session.commit` may be called while the listener runs.
+
+``_core`` and the runtime never ask which transport they have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+from .._types import GroupMetadata, OffsetAndMetadata, TopicPartition
+
+__all__ = ["PolledBatch", "RebalanceListener", "Record", "Session", "SessionSettings", "Transport"]
+
+
+class Record(Protocol):
+    """One record, as the client made it.
+
+    ``timestamp`` is in milliseconds since the epoch, -1 if unknown, as on the
+    wire.  ``headers`` is a sequence of ``(str, bytes | None)`` pairs.
+    """
+
+    @property
+    def topic(self) -> str:
+        """Name of the topic."""
+
+    @property
+    def partition(self) -> int:
+        """Number of the partition."""
+
+    @property
+    def offset(self) -> int:
+        """Offset of this record."""
+
+    @property
+    def timestamp(self) -> int:
+        """Milliseconds since the epoch, -1 if unknown."""
+
+    @property
+    def key(self) -> bytes | None:
+        """Raw key."""
+
+    @property
+    def value(self) -> bytes | None:
+        """Raw value; None for a tombstone."""
+
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes | None]]:
+        """Headers in the order of the producer."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolledBatch:
+    """Records of one partition out of one poll, in offset order.
+
+    Attributes:
+        tp: The partition.
+        records: The records; may be empty when only the position moved.
+        next_offset: The position after this batch.  It may lie beyond the
+            last record's offset + 1 (transaction markers, compaction).
+        high_watermark: The partition's high watermark, or None if unknown.
+    """
+
+    tp: TopicPartition
+    records: Sequence[Record]
+    next_offset: int
+    high_watermark: int | None = None
+
+
+class RebalanceListener(Protocol):
+    """What a session tells the runtime about its partitions.
+
+    The calls come one at a time, from a task of the session.
+    """
+
+    async def assigned(self, tps: frozenset[TopicPartition], generation: int) -> None:
+        """These partitions were added.  Their records come after the return."""
+
+    async def revoked(self, tps: frozenset[TopicPartition]) -> None:
+        """These partitions will go to another member once this returns.
+
+        They are still owned: a commit for them is accepted until the return.
+        """
+
+    async def lost(self, tps: frozenset[TopicPartition]) -> None:
+        """These partitions are gone already; a commit for them is refused."""
+
+
+@dataclass(frozen=True)
+class SessionSettings:
+    """What a session needs to know beyond the address.
+
+    Attributes:
+        group: The consumer group.
+        auto_offset_reset: ``"earliest"``, ``"latest"`` or ``"none"``: where to
+            start without a committed offset, or when it is out of range.
+        isolation_level: ``"read_uncommitted"`` or ``"read_committed"``.
+        connect_timeout: Seconds until :class:`~trio_consumer.BrokerUnavailableError`.
+        commit_timeout: Seconds until a commit or an offset query gives up.
+        client_options: Options under the client's own names.
+    """
+
+    group: str
+    auto_offset_reset: str = "earliest"
+    isolation_level: str = "read_uncommitted"
+    connect_timeout: float = 10.0
+    commit_timeout: float = 5.0
+    client_options: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Session(Protocol):
+    """One member of one group; lives inside ``async with transport.connect(...)``."""
+
+    @property
+    def rebalance_timeout(self) -> float:
+        """Seconds that the group waits for a member's revocation."""
+
+    async def subscribe(self, topics: frozenset[str]) -> None:
+        """Replace the subscription.  Returns before the group has rebalanced.
+
+        Raises:
+            UnknownTopicError: A topic does not exist; the subscription is as before.
+        """
+
+    async def poll(self) -> Sequence[PolledBatch]:
+        """Wait for the next poll's batches: at most one batch a partition.
+
+        Raises:
+            TransportError: The client failed for good (:class:`CorruptRecordError`,
+                :class:`OffsetOutOfRangeError`, authorization, fencing).
+        """
+
+    def pause(self, tps: Collection[TopicPartition]) -> None:
+        """Stop fetching these.  At most the polls already made still arrive."""
+
+    def resume(self, tps: Collection[TopicPartition]) -> None:
+        """Fetch these again, from where they stopped."""
+
+    def seek(self, tp: TopicPartition, offset: int) -> None:
+        """Move the position; does nothing if the partition is not assigned."""
+
+    async def commit(self, offsets: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
+        """Commit exactly these offsets and wait for the broker's answer.
+
+        It never outlives the call, even if cancelled: on return nothing is in
+        flight.
+
+        Raises:
+            CommitFailedError: Not committed, or not known to be.
+            AuthorizationError: Not allowed.
+            FencedError: Another member has this one's identity.
+        """
+
+    async def committed(
+        self, tps: Collection[TopicPartition]
+    ) -> dict[TopicPartition, OffsetAndMetadata | None]:
+        """What the broker has for the group, None where nothing was committed."""
+
+    async def beginning_offsets(self, tps: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+        """The first offset available in each partition."""
+
+    async def end_offsets(self, tps: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+        """The high watermark of each partition (last stable offset if read_committed)."""
+
+    async def partitions_for(self, topic: str) -> frozenset[int]:
+        """The partitions of a topic; empty if it does not exist."""
+
+    def group_metadata(self) -> GroupMetadata:
+        """The membership now."""
+
+
+@runtime_checkable
+class Transport(Protocol):
+    """An address from which sessions are opened.
+
+    Attributes:
+        closed_errors: Exceptions that the client raises once it is closed.
+    """
+
+    closed_errors: ClassVar[tuple[type[BaseException], ...]]
+
+    def connect(
+        self, settings: SessionSettings, listener: RebalanceListener
+    ) -> AbstractAsyncContextManager[Session]:
+        """Open a session; leaving the block leaves the group.
+
+        Leaving calls no listener and waits a bounded time; commit before.
+
+        Raises:
+            ConfigurationError: An option that would break the guarantees.
+            BrokerUnavailableError: No answer within ``connect_timeout``.
+            AuthenticationError: Credentials or TLS refused.
+        """

@@ -1,0 +1,150 @@
+"""Every private part of kafka-python that this library touches, and why.
+
+kafka-python has no public way to do these things.  :func:`check` fails loudly
+when a version moves a name, so that a release cannot quietly lose a mend; the
+version is pinned below the next minor for the same reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import kafka
+from kafka import KafkaConsumer
+from kafka.consumer.fetcher import Fetcher
+from kafka.structs import TopicPartition as ClientPartition
+
+from ..._errors import ConfigurationError
+from ..._types import OffsetAndMetadata, TopicPartition
+
+__all__ = [
+    "PoisonRecord",
+    "authentication_failure",
+    "call_in_io_thread",
+    "check",
+    "fetch_committed",
+    "positions",
+    "release_parked",
+    "release_poison",
+]
+
+
+class PoisonRecord(NamedTuple):
+    """Where reading stopped: the record at this offset cannot be read."""
+
+    tp: TopicPartition
+    offset: int
+
+
+def check(consumer: KafkaConsumer) -> None:
+    """Raise if this version of kafka-python does not have what is used here.
+
+    Raises:
+        ConfigurationError: A name has moved.
+    """
+    wanted: Iterable[tuple[Any, tuple[str, ...]]] = (
+        (consumer, ("_fetcher", "_subscription", "_coordinator", "_net", "_manager")),
+        (
+            getattr(consumer, "_fetcher", None),
+            ("_next_partition_records", "_paused_partition_records", "_completed_fetches"),
+        ),
+        (Fetcher.PartitionRecords, ("drain", "__bool__")),
+        (getattr(consumer, "_net", None), ("call_soon_threadsafe",)),
+        (getattr(consumer, "_coordinator", None), ("fetch_committed_offsets",)),
+        (getattr(consumer, "_subscription", None), ("assignment",)),
+        (getattr(consumer, "_manager", None), ("_auth_failures",)),
+    )
+    for owner, names in wanted:
+        missing = [name for name in names if not hasattr(owner, name)]
+        if missing:
+            raise ConfigurationError(
+                f"kafka-python {kafka.__version__} has no {', '.join(missing)}: its internals"
+                " have moved; install a version that this release of trio-consumer supports"
+            )
+
+
+def release_parked(consumer: KafkaConsumer) -> None:
+    """Let the client take back records that it parked while a partition was paused.
+
+    ``Fetcher.fetched_records`` takes parked records back only when
+    ``_next_partition_records`` is None, but after a drain it is a drained object
+    instead, and a parked partition is never fetched again: without this, about
+    every second pause in mid-batch stalls its partition for ever (3.0.12).
+    Call it in the polling thread before each poll.
+    """
+    fetcher = consumer._fetcher
+    records = fetcher._next_partition_records
+    if records is not None and not records:
+        fetcher._next_partition_records = None
+
+
+def release_poison(consumer: KafkaConsumer) -> PoisonRecord | None:
+    """Drop the batch whose iteration raised, and name the record.
+
+    After an exception out of a record the client keeps the dead iterator, and
+    each following poll spins on it at full speed without end (3.0.12).  Call it
+    in the polling thread after any error of ``poll``.
+    """
+    records = consumer._fetcher._next_partition_records
+    if not records:
+        return None
+    tp = TopicPartition(*records.topic_partition)
+    offset = records.next_fetch_offset
+    records.drain()
+    return PoisonRecord(tp, offset)
+
+
+def positions(consumer: KafkaConsumer) -> Iterator[tuple[TopicPartition, int]]:
+    """The position of each assigned partition that has one.
+
+    ``KafkaConsumer.position`` does the same after two checks and a network
+    round trip where it is unknown.
+    """
+    for tp, state in list(consumer._subscription.assignment.items()):
+        position = state.position
+        if position is not None:
+            yield tp, position.offset
+
+
+def position(consumer: KafkaConsumer, tp: TopicPartition) -> int | None:
+    """The position of one partition, None if it has none (any more)."""
+    state = consumer._subscription.assignment.get(tp)
+    if state is None or state.position is None:
+        return None
+    offset: int = state.position.offset
+    return offset
+
+
+def fetch_committed(
+    consumer: KafkaConsumer, tps: Iterable[TopicPartition], timeout_ms: int
+) -> dict[TopicPartition, OffsetAndMetadata]:
+    """Committed offsets of many partitions in one request.
+
+    ``KafkaConsumer.committed`` takes one partition a request.
+    """
+    wanted = [ClientPartition(*tp) for tp in tps]
+    found = consumer._coordinator.fetch_committed_offsets(wanted, timeout_ms=timeout_ms)
+    return {
+        TopicPartition(*tp): OffsetAndMetadata(stored.offset, stored.metadata, stored.leader_epoch)
+        for tp, stored in found.items()
+        if stored.offset >= 0
+    }
+
+
+def call_in_io_thread(consumer: KafkaConsumer, function: Callable[[], object]) -> None:
+    """Run a function in the client's IO thread, to resolve a future there.
+
+    Raises:
+        RuntimeError: The client is closed.
+    """
+    consumer._net.call_soon_threadsafe(function)
+
+
+def authentication_failure(client: Any) -> BaseException | None:
+    """Why a broker refused this client, if one did.
+
+    The client goes on trying after a refusal and reports a time-out in the end.
+    """
+    failures = client._manager._auth_failures
+    return next(iter(failures.values()), None)

@@ -1,0 +1,230 @@
+"""The thread that polls.
+
+kafka-python cannot be woken out of a poll, so the loop polls in short steps.
+It owns everything that would race with a poll: seeks are commands that it
+carries out between two polls, and each batch says how many seeks of its
+partition came before it, so that the Trio side can tell old from new.
+
+The loop never stops polling, or the member would be thrown out of its group.
+When the Trio side is behind, it pauses every partition at the client and goes
+on polling for membership alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from kafka import errors
+from kafka.structs import TopicPartition as ClientPartition
+
+from ..._types import TopicPartition
+from ..base import PolledBatch
+from . import internals
+from .translate import is_passing, poll_error
+
+if TYPE_CHECKING:
+    from kafka import KafkaConsumer
+
+__all__ = ["PollLoop", "Polled"]
+
+logger = logging.getLogger("trio_consumer.fetcher")
+
+STEP = 0.1
+"""Seconds a poll may block: about 1 % of a core when idle, and the delay of a seek
+or a stop while nothing arrives."""
+
+DEPTH = 3
+"""Polls that may wait for the Trio side.  One keeps the thread from waiting for a
+task switch; more only cost memory."""
+
+
+class Polled(NamedTuple):
+    """A batch, and how many seeks of its partition had been carried out before."""
+
+    batch: PolledBatch
+    seeks: int
+
+
+class Seek(NamedTuple):
+    tp: TopicPartition
+    offset: int
+
+
+class Subscribe(NamedTuple):
+    topics: frozenset[str]
+
+
+class PollLoop:
+    """Polls until told to stop; to be run in a thread of its own.
+
+    Args:
+        client: The client; nobody else may poll or seek it.
+        deliver: Called, in this thread, when ``polled`` has something new.
+    """
+
+    def __init__(self, client: KafkaConsumer, listener: Any, deliver: Callable[[], None]) -> None:
+        self._client = client
+        self._listener = listener
+        self._deliver = deliver
+        self._commands: deque[Seek | Subscribe] = deque()
+        self._nudge = threading.Event()
+        self._stopping = False
+        self._subscribed = False
+        self._seeks: dict[TopicPartition, int] = {}
+        # Where the Trio side believes each position to be.
+        self._reported: dict[TopicPartition, int] = {}
+        # Replaced, never changed, so that the other thread may read it.
+        self._paused: frozenset[TopicPartition] = frozenset()
+        self._stale_pauses = False
+        self._choked = False
+        self._troubled = False
+        self.polled: deque[list[Polled]] = deque()
+        self.failure: BaseException | None = None
+
+    # -- called in the Trio thread ---------------------------------------------
+
+    def send(self, command: Seek | Subscribe) -> None:
+        """Have a command carried out before the next poll."""
+        self._commands.append(command)
+        self._nudge.set()
+
+    def set_paused(self, paused: frozenset[TopicPartition]) -> None:
+        """Fetch all assigned partitions but these, from the next poll on."""
+        self._paused = paused
+        self._stale_pauses = True
+        self._nudge.set()
+
+    def refresh_pauses(self) -> None:
+        """Apply the pauses again: the client forgot them with an assignment."""
+        self._stale_pauses = True
+
+    def forget(self, tps: frozenset[TopicPartition]) -> None:
+        """Partitions went away: their next position is news, whatever it is."""
+        for tp in tps:
+            self._reported.pop(tp, None)
+
+    def took_one(self) -> None:
+        """The Trio side took a poll out of ``polled``."""
+        if self._choked or len(self.polled) == DEPTH - 1:
+            self._nudge.set()
+
+    def stop(self) -> None:
+        """Return from :meth:`run` within about :data:`STEP` seconds."""
+        self._stopping = True
+        self._nudge.set()
+
+    # -- called in its own thread ------------------------------------------------
+
+    def run(self) -> None:
+        """Poll until stopped, or until the client fails for good."""
+        try:
+            while not self._stopping:
+                self._turn()
+        except BaseException as exc:
+            self.failure = exc
+        finally:
+            self._deliver()
+
+    def _turn(self) -> None:
+        while self._commands:
+            self._carry_out(self._commands.popleft())
+        if not self._subscribed:
+            self._wait()
+            return
+        if len(self.polled) >= DEPTH:
+            self._wait()
+            if not self._commands and len(self.polled) >= DEPTH and not self._stopping:
+                self._choke(True)
+                self._poll(0)
+            return
+        self._choke(False)
+        if self._stale_pauses:
+            self._apply_pauses()
+        batches = self._poll(round(STEP * 1000))
+        if batches:
+            self.polled.append(batches)
+            self._deliver()
+
+    def _wait(self) -> None:
+        self._nudge.wait(STEP)
+        self._nudge.clear()
+
+    def _carry_out(self, command: Seek | Subscribe) -> None:
+        if isinstance(command, Subscribe):
+            self._client.subscribe(sorted(command.topics), listener=self._listener)
+            self._subscribed = True
+            return
+        tp, offset = command
+        self._seeks[tp] = self._seeks.get(tp, 0) + 1
+        try:
+            self._client.seek(ClientPartition(*tp), offset)
+        except (AssertionError, KeyError, errors.IllegalStateError):
+            logger.debug("%s is not assigned any more: no seek to %d", tp, offset)
+        else:
+            self._reported[tp] = offset
+
+    def _choke(self, choked: bool) -> None:
+        if choked != self._choked:
+            self._choked = choked
+            self._stale_pauses = True
+        if self._stale_pauses:
+            self._apply_pauses()
+
+    def _apply_pauses(self) -> None:
+        self._stale_pauses = False
+        client = self._client
+        assigned = client.assignment()
+        paused = client.paused()
+        wanted = assigned if self._choked else assigned & self._paused
+        if wanted - paused:
+            client.pause(*(wanted - paused))
+        resumed = (paused & assigned) - wanted
+        if resumed:
+            client.resume(*resumed)
+
+    def _poll(self, timeout_ms: int) -> list[Polled]:
+        client = self._client
+        internals.release_parked(client)
+        try:
+            polled = client.poll(timeout_ms=timeout_ms)
+        except Exception as exc:
+            poison = internals.release_poison(client)
+            if self._stopping:
+                return []
+            if poison is None and is_passing(exc):
+                if not self._troubled:
+                    self._troubled = True
+                    logger.warning(
+                        "no messages for now, trying on: %s: %s", type(exc).__name__, exc
+                    )
+                time.sleep(STEP)
+                return []
+            raise poll_error(exc, poison) from exc
+        if polled:
+            self._troubled = False
+            return [self._batch(TopicPartition(*tp), records) for tp, records in polled.items()]
+        # Nothing to deliver; but a position may have moved over transaction
+        # markers or aborted records.
+        moved = [
+            (tp, offset)
+            for tp, offset in internals.positions(client)
+            if self._reported.get(tp) != offset
+        ]
+        return [self._batch(tp, (), offset) for tp, offset in moved]
+
+    def _batch(self, tp: TopicPartition, records: Any, next_offset: int | None = None) -> Polled:
+        if next_offset is None:
+            next_offset = internals.position(self._client, tp)
+        if next_offset is None:
+            next_offset = records[-1].offset + 1
+        self._reported[tp] = next_offset
+        try:
+            high_watermark = self._client.highwater(ClientPartition(*tp))
+        except (AssertionError, KeyError, errors.IllegalStateError):
+            high_watermark = None
+        return Polled(PolledBatch(tp, records, next_offset, high_watermark), self._seeks.get(tp, 0))

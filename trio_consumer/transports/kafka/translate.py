@@ -1,0 +1,129 @@
+"""The client's errors in our words, in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from kafka import errors
+
+from ..._errors import (
+    AuthenticationError,
+    AuthorizationError,
+    CommitFailedError,
+    ConsumerError,
+    CorruptRecordError,
+    FencedError,
+    OffsetOutOfRangeError,
+    TransportError,
+)
+from ..._types import OffsetAndMetadata, TopicPartition
+from .internals import PoisonRecord
+
+__all__ = ["commit_error", "is_passing", "poll_error", "query_error"]
+
+STALE = (
+    errors.CommitFailedError,
+    errors.RebalanceInProgressError,
+    errors.UnknownMemberIdError,
+    errors.IllegalGenerationError,
+)
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether polling on is the right answer to an error of ``poll``."""
+    return isinstance(error, errors.RetriableError)
+
+
+def _common(error: BaseException, attempt: str) -> ConsumerError | None:
+    if isinstance(error, errors.AuthorizationError):
+        return AuthorizationError(
+            f"{attempt}: not authorized ({_text(error)}); ask for an ACL that allows it"
+        )
+    if isinstance(error, errors.FencedInstanceIdError):
+        return FencedError(
+            f"{attempt}: another member has joined with this group_instance_id;"
+            " give each static member its own"
+        )
+    if isinstance(error, (errors.SaslAuthenticationFailedError, errors.IllegalSaslStateError)):
+        return AuthenticationError(f"{attempt}: the broker refused the credentials: {_text(error)}")
+    return None
+
+
+def _text(error: BaseException) -> str:
+    text = str(error)
+    name = type(error).__name__
+    return text if name in text else f"{name}: {text}" if text else name
+
+
+def poll_error(error: BaseException, poison: PoisonRecord | None) -> ConsumerError:
+    """What an error of ``poll`` that does not pass means."""
+    known = _common(error, "cannot read")
+    if known is not None:
+        return known
+    if isinstance(error, errors.OffsetOutOfRangeError):
+        offsets = error.args[0] if error.args and isinstance(error.args[0], Mapping) else {}
+        for tp, offset in offsets.items():
+            tp = TopicPartition(*tp)
+            return OffsetOutOfRangeError(
+                tp,
+                offset,
+                f"{tp}: offset {offset} is not in the log any more and auto_offset_reset is 'none';"
+                " commit an offset that exists, or choose 'earliest' or 'latest'",
+            )
+    if isinstance(error, errors.NoOffsetForPartitionError):
+        missing = error.args[0] if error.args else ()
+        for tp in sorted(missing):
+            tp = TopicPartition(*tp)
+            return OffsetOutOfRangeError(
+                tp,
+                None,
+                f"{tp}: the group has no committed offset and auto_offset_reset is 'none';"
+                " commit one, or choose 'earliest' or 'latest'",
+            )
+    if isinstance(error, errors.LogTruncationError):
+        return TransportError(
+            f"the log was truncated behind the position ({error.divergent_offsets}): records that"
+            " were read are gone; start again from an offset that you choose"
+        )
+    if poison is not None:
+        return CorruptRecordError(
+            poison.tp,
+            poison.offset,
+            f"{poison.tp} offset {poison.offset} cannot be read: {_text(error)}."
+            " Everything before it was delivered; to go on, seek or commit past it, repair the"
+            " topic, or (at your own risk) set the client option check_crcs=False",
+        )
+    return TransportError(f"the client failed while reading: {_text(error)}")
+
+
+def commit_error(
+    error: BaseException, offsets: Mapping[TopicPartition, OffsetAndMetadata]
+) -> ConsumerError:
+    """What an error of ``commit`` means."""
+    wanted = ", ".join(f"{tp}@{stored.offset}" for tp, stored in sorted(offsets.items()))
+    known = _common(error, f"cannot commit {wanted}")
+    if known is not None:
+        return known
+    if isinstance(error, STALE):
+        return CommitFailedError(
+            f"commit of {wanted} refused: this member is not, or not yet again, part of the"
+            f" group's current generation ({_text(error)}); it joins again by itself",
+            offsets=offsets,
+            stale=True,
+        )
+    if isinstance(error, (errors.RetriableError, RuntimeError)):
+        return CommitFailedError(
+            f"commit of {wanted} was not confirmed: {_text(error)}; trying again later may succeed",
+            offsets=offsets,
+            retriable=True,
+        )
+    return CommitFailedError(f"commit of {wanted} refused: {_text(error)}", offsets=offsets)
+
+
+def query_error(error: BaseException, attempt: str) -> ConsumerError:
+    """What an error of a question about offsets means."""
+    known = _common(error, attempt)
+    if known is not None:
+        return known
+    passing = isinstance(error, (errors.RetriableError, RuntimeError))
+    return TransportError(f"{attempt}: {_text(error)}", retriable=passing)
