@@ -1,0 +1,62 @@
+"""A Kafka consumer for Trio that never commits past an unfinished message.
+
+    async with open_consumer("kafka://localhost:9092", group="billing") as consumer:
+        async with consumer.stream("orders") as orders:
+            async for message in orders:
+                await charge(message.value)
+
+See :func:`open_consumer` for everything that can be set.
+"""
+
+from ._core.scheduling import RoundRobin, SchedulingStrategy, Slice
+from ._errors import (
+    AuthenticationError,
+    AuthorizationError,
+    BrokerUnavailableError,
+    CommitFailedError,
+    ConfigurationError,
+    ConsumerError,
+    CorruptRecordError,
+    DeserializationError,
+    FencedError,
+    OffsetOutOfRangeError,
+    TransportError,
+    UnknownTopicError,
+)
+from ._runtime.consumer import Consumer, open_consumer
+from ._runtime.message import Message, MessageBatch
+from ._runtime.statistics import ConsumerStatistics, PartitionStatistics, StreamStatistics
+from ._runtime.stream import Stream
+from ._types import TP, GroupMetadata, OffsetAndMetadata, TopicPartition
+from ._version import __version__
+
+__all__ = [
+    "TP",
+    "AuthenticationError",
+    "AuthorizationError",
+    "BrokerUnavailableError",
+    "CommitFailedError",
+    "ConfigurationError",
+    "Consumer",
+    "ConsumerError",
+    "ConsumerStatistics",
+    "CorruptRecordError",
+    "DeserializationError",
+    "FencedError",
+    "GroupMetadata",
+    "Message",
+    "MessageBatch",
+    "OffsetAndMetadata",
+    "OffsetOutOfRangeError",
+    "PartitionStatistics",
+    "RoundRobin",
+    "SchedulingStrategy",
+    "Slice",
+    "Stream",
+    "StreamStatistics",
+    "TopicPartition",
+    "TransportError",
+    "UnknownTopicError",
+    "__version__",
+    "open_consumer",
+]

@@ -1,0 +1,160 @@
+"""The commit ticker, and the one place from which offsets are committed.
+
+A commit takes one snapshot of the ledgers, under a lock that the rebalancer
+takes too: while partitions are being given away nothing else can commit them,
+and when their revocation returns no commit for them is in flight.  A ledger
+learns of a commit when the broker has confirmed it and not before, so a failed
+one leaves everything as it was.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection
+
+import trio
+
+from .._core.commit_policy import CommitPolicy, Report
+from .._core.ledger import Ledger, Snapshot
+from .._errors import CommitFailedError
+from .._types import OffsetAndMetadata, TopicPartition
+from ..transports.base import Session
+from .partitions import Assignment, AssignmentState, Partitions
+
+__all__ = ["Committer"]
+
+logger = logging.getLogger("trio_consumer.committer")
+
+Selection = Callable[[Assignment], bool]
+
+
+class Committer:
+    """Commits what is finished: on a timetable, and when asked.
+
+    Args:
+        policy: The timetable.
+        commit_timeout: Seconds after which a final commit is given up.
+    """
+
+    def __init__(self, policy: CommitPolicy, *, commit_timeout: float) -> None:
+        self._policy = policy
+        self._commit_timeout = commit_timeout
+        self._lock = trio.Lock()
+        self._wakeup = trio.Event()
+        self._session: Session
+        self._partitions: Partitions
+        self.commits = 0
+        self.failures = 0
+
+    def attach(self, session: Session, partitions: Partitions) -> None:
+        """Say what to commit, and through what."""
+        self._session = session
+        self._partitions = partitions
+
+    def acknowledged(self, count: int) -> None:
+        """Count acknowledgements, for ``commit_every``."""
+        if self._policy.acknowledged(count):
+            self._wakeup.set()
+
+    async def run(self) -> None:
+        """Commit on the timetable, for ever.
+
+        Raises:
+            CommitFailedError: A refusal that will not pass.
+            AuthorizationError: Not allowed to commit.
+            FencedError: Another member has this one's identity.
+        """
+        while True:
+            with trio.move_on_at(self._policy.wake_at()):
+                await self._wakeup.wait()
+            self._wakeup = trio.Event()
+            if self._policy.should_commit(trio.current_time()):
+                await self._tick()
+            else:
+                # Acknowledgements are enough but a back-off is on: sleep it out.
+                await trio.sleep_until(self._policy.wake_at())
+
+    async def _tick(self) -> None:
+        try:
+            await self.commit(_everything)
+        except CommitFailedError as exc:
+            if not (exc.retriable or exc.stale):
+                raise
+            report = self._policy.failed(trio.current_time())
+            if report is Report.FAILING:
+                logger.warning(
+                    "commit failed, what is finished stays uncommitted and would be delivered"
+                    " again after a crash; trying again: %s",
+                    exc,
+                    extra={"offsets": exc.offsets},
+                )
+
+    async def commit(self, selected: Selection) -> bool:
+        """Commit what is finished now.
+
+        A commit that is under way is waited for first, then what was finished
+        meanwhile is committed too.  Cancelling waits for the broker's answer to
+        a commit that was sent, so that its outcome is known.
+
+        Returns:
+            True if this call committed something.
+
+        Raises:
+            CommitFailedError: The broker refused or did not answer; nothing changed.
+        """
+        async with self._lock:
+            return await self._commit_locked(selected)
+
+    async def _commit_locked(self, selected: Selection) -> bool:
+        self._policy.started()
+        taken: dict[TopicPartition, tuple[Ledger, Snapshot]] = {}
+        for assignment in self._partitions:
+            if assignment.state is AssignmentState.CLOSED or not selected(assignment):
+                continue
+            snapshot = assignment.ledger.snapshot()
+            if snapshot is not None:
+                taken[assignment.tp] = (assignment.ledger, snapshot)
+        if taken:
+            offsets = {tp: OffsetAndMetadata(s.offset) for tp, (_, s) in taken.items()}
+            try:
+                await self._session.commit(offsets)
+            except CommitFailedError:
+                self.failures += 1
+                raise
+            for ledger, snapshot in taken.values():
+                ledger.confirm(snapshot)
+            self.commits += 1
+        if self._policy.succeeded(trio.current_time()) is Report.RECOVERED:
+            logger.info("commits succeed again")
+        return bool(taken)
+
+    async def last_commit(self, assignments: Collection[Assignment], deadline: float) -> None:
+        """Commit these before they go, trying again until the deadline.
+
+        Holds the lock throughout, so that nothing is in flight on return.
+
+        Raises:
+            CommitFailedError: It did not succeed in time, or cannot.
+        """
+        going = set(assignments)
+        delay = 0.05
+        async with self._lock:
+            while True:
+                try:
+                    await self._commit_locked(going.__contains__)
+                except CommitFailedError as exc:
+                    if not exc.retriable or trio.current_time() + delay >= deadline:
+                        raise
+                else:
+                    return
+                await trio.sleep(delay)
+                delay *= 2
+
+    async def settle(self) -> None:
+        """Wait until no commit is in flight."""
+        async with self._lock:
+            pass
+
+
+def _everything(assignment: Assignment) -> bool:
+    return True

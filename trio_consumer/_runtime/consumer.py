@@ -1,0 +1,583 @@
+"""The consumer: one nursery that owns every task, and the face the user sees.
+
+:func:`open_consumer` builds the parts, starts the tasks, lets the user's block
+run among them, and stops everything on the way out: no more hand-out, wait for
+what is in hand, commit, leave the group.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Literal
+
+import trio
+
+from .._core.commit_policy import CommitPolicy
+from .._core.flow import PauseReason
+from .._core.ledger import DeliveredBatch
+from .._core.scheduling import RoundRobin, SchedulingStrategy
+from .._errors import ConfigurationError, ConsumerError
+from .._types import AckMode, GroupMetadata, OffsetAndMetadata, TopicPartition
+from ..transports import resolve
+from ..transports.base import Session, SessionSettings, Transport
+from .committer import Committer
+from .conductor import Conductor, Fetcher, Parcel
+from .decoding import Deserializer, Deserializers
+from .message import Message
+from .partitions import Assignment, AssignmentState, Partitions
+from .rebalance import RebalanceCallback, Rebalancer, wait_settled
+from .statistics import ConsumerStatistics, PartitionStatistics, StreamStatistics
+from .stream import Stream
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
+
+if TYPE_CHECKING:
+    from ..transports.base import RebalanceListener
+
+__all__ = ["Consumer", "open_consumer"]
+
+logger = logging.getLogger("trio_consumer.consumer")
+
+
+class Consumer:
+    """A member of a consumer group; made by :func:`open_consumer`."""
+
+    def __init__(
+        self,
+        *,
+        group: str,
+        session: Session,
+        partitions: Partitions,
+        committer: Committer,
+        rebalancer: Rebalancer,
+        topics: frozenset[str],
+        max_buffered: int,
+    ) -> None:
+        self._group = group
+        self._session = session
+        self._partitions = partitions
+        self._committer = committer
+        self._rebalancer = rebalancer
+        self._topics = topics
+        self._max_buffered = max_buffered
+        self._token = trio.lowlevel.current_trio_token()
+        self._handing_out = True
+        self._stopping = False
+        self._wanted = trio.Event()
+        self._subscribed: frozenset[str] = frozenset()
+        if topics:
+            self._wanted.set()
+
+    def __repr__(self) -> str:
+        return (
+            f"<Consumer group={self._group!r} partitions={len(self._partitions)}"
+            f" streams={len(self._partitions.streams)}{' stopping' if self._stopping else ''}>"
+        )
+
+    # -- streams -----------------------------------------------------------------
+
+    def stream(
+        self,
+        *topics: str,
+        key_deserializer: Deserializer | None = None,
+        value_deserializer: Deserializer | None = None,
+        ack: Literal["auto", "manual", "none"] = "auto",
+        partitions: Collection[int] | None = None,
+        max_buffered: int | None = None,
+    ) -> Stream:
+        """Make a stream of the messages of some topics.
+
+        Enter it (``async with consumer.stream("orders") as orders:``) before you
+        iterate.  Streams entered one after another make one subscription.
+
+        Args:
+            topics: Names of topics; with none, the ``topics`` of the consumer.
+            key_deserializer: Called with the bytes of each key that is not None.
+            value_deserializer: Called with the bytes of each value that is not None.
+            ack: ``"auto"``: the loop coming back finishes a message.
+                ``"manual"``: only ``message.ack()`` or ``async with message``
+                does.  ``"none"``: the stream observes and never holds back a
+                commit; a topic that has observers only is never committed.
+            partitions: Take only these partitions of each topic; an empty
+                collection takes none.  Default: all that are assigned.
+            max_buffered: Messages in the buffer at which fetching pauses; it
+                goes on at half.  Default: the consumer's.
+
+        Raises:
+            ConfigurationError: No topic, an unknown ``ack``, or an impossible bound.
+        """
+        names = frozenset(topics) or self._topics
+        if not names:
+            raise ConfigurationError("a stream needs at least one topic")
+        try:
+            mode = AckMode(ack)
+        except ValueError:
+            raise ConfigurationError(
+                f"ack must be 'auto', 'manual' or 'none', not {ack!r}"
+            ) from None
+        bound = self._max_buffered if max_buffered is None else max_buffered
+        if bound < 1:
+            raise ConfigurationError(f"max_buffered must be at least 1, not {bound}")
+        return Stream(
+            self,
+            names,
+            deserializers=Deserializers(key_deserializer, value_deserializer),
+            ack=mode,
+            partitions=None if partitions is None else frozenset(partitions),
+            max_buffered=bound,
+        )
+
+    def _check_running(self) -> None:
+        if self._stopping:
+            raise trio.ClosedResourceError(f"{self!r} is stopping; open streams before")
+
+    def _open_stream(self, stream: Stream) -> None:
+        self._partitions.open_stream(stream)
+
+    def _close_stream(self, stream: Stream) -> None:
+        self._partitions.close_stream(stream)
+
+    def _pressure_changed(self, stream: Stream) -> None:
+        self._partitions.pressure_changed(stream)
+
+    def _needs_data(self) -> None:
+        """A stream waits: now the subscription has to be what the streams want."""
+        if self._desired() != self._subscribed:
+            self._wanted.set()
+
+    def _desired(self) -> frozenset[str]:
+        return self._topics.union(*(stream.topics for stream in self._partitions.streams))
+
+    async def _keep_subscribed(self) -> None:
+        while True:
+            await self._wanted.wait()
+            self._wanted = trio.Event()
+            desired = self._desired()
+            if desired and desired != self._subscribed:
+                await self._session.subscribe(desired)
+                self._subscribed = desired
+
+    # -- acknowledging and committing ----------------------------------------------
+
+    def ack(self, message: Message) -> bool:
+        """Finish a message for the stream that handed it out, see :meth:`Message.ack`."""
+        return message.ack()
+
+    async def commit(self, topics: Iterable[str | TopicPartition] | None = None) -> bool:
+        """Commit what is finished, now.
+
+        Args:
+            topics: Only these topics and partitions; None for all.
+
+        Returns:
+            True if this call committed something.  False if there was nothing
+            new to commit.
+
+        Raises:
+            CommitFailedError: The broker refused or did not answer in time.
+                What is finished stays finished; a later commit includes it.
+
+        Cancelling it before the commit is sent commits nothing; after that it
+        waits for the answer, at most ``commit_timeout``.
+        """
+        if topics is None:
+            return await self._committer.commit(lambda assignment: True)
+        if isinstance(topics, str):
+            topics = [topics]
+        chosen = frozenset(topics)
+        return await self._committer.commit(
+            lambda assignment: assignment.tp in chosen or assignment.tp.topic in chosen
+        )
+
+    async def wait_empty(self) -> None:
+        """Wait until no delivered message is unfinished, then commit.
+
+        Messages that are still in the buffers have to be consumed for that.
+        Use :func:`trio.move_on_after` for a deadline; cancelling changes nothing.
+
+        Raises:
+            CommitFailedError: As for :meth:`commit`.
+        """
+        await trio.lowlevel.checkpoint()
+        for assignment in self._partitions:
+            await assignment.wait_settled()
+        await self.commit()
+
+    # -- flow ------------------------------------------------------------------------
+
+    @property
+    def flow_active(self) -> bool:
+        """False between :meth:`stop_flow` and :meth:`resume_flow`."""
+        return self._handing_out
+
+    def stop_flow(self) -> None:
+        """Hand out nothing more and fetch nothing more, until :meth:`resume_flow`.
+
+        Membership in the group goes on.  What is buffered stays buffered.
+        """
+        self._handing_out = False
+        self._partitions.stop_flow()
+        for stream in self._partitions.streams:
+            stream._interrupt()
+
+    def resume_flow(self) -> None:
+        """Hand out and fetch again."""
+        self._handing_out = True
+        self._partitions.resume_flow()
+        for stream in self._partitions.streams:
+            stream._arrived.unpark_all()
+
+    def pause_partitions(self, tps: Iterable[TopicPartition]) -> None:
+        """Stop fetching these partitions; what is buffered is still handed out.
+
+        Partitions that this member does not have are passed over.
+        """
+        self._partitions.hold([TopicPartition(*tp) for tp in tps], PauseReason.USER)
+
+    def resume_partitions(self, tps: Iterable[TopicPartition]) -> None:
+        """End :meth:`pause_partitions`; other reasons may still hold them."""
+        self._partitions.release([TopicPartition(*tp) for tp in tps], PauseReason.USER)
+
+    async def seek(self, tp: TopicPartition, offset: int) -> None:
+        """Go on reading a partition at an offset.
+
+        What is buffered or in hand of it becomes stale: acknowledging returns
+        False.  Seeking back delivers again; seeking forward leaves out what is
+        between.
+
+        Raises:
+            ConfigurationError: The partition is not assigned to this member, or
+                the offset is negative.
+        """
+        await trio.lowlevel.checkpoint()
+        if offset < 0:
+            raise ConfigurationError(f"cannot seek {tp} to {offset}: offsets begin at 0")
+        self._partitions.seek(self._assigned(tp), offset)
+
+    async def seek_to_committed(self) -> dict[TopicPartition, int]:
+        """Go back to the committed offset in every partition that has one.
+
+        Returns:
+            Where each partition goes on.
+        """
+        offsets = await self.committed()
+        found = {tp: stored.offset for tp, stored in offsets.items() if stored is not None}
+        for tp, offset in found.items():
+            assignment = self._partitions.get(tp)
+            if assignment is not None and assignment.state is AssignmentState.OPEN:
+                self._partitions.seek(assignment, offset)
+        return found
+
+    def _assigned(self, tp: TopicPartition) -> Assignment:
+        assignment = self._partitions.get(TopicPartition(*tp))
+        if assignment is None or assignment.state is not AssignmentState.OPEN:
+            raise ConfigurationError(
+                f"{TopicPartition(*tp)} is not assigned to this member; it has"
+                f" {sorted(map(str, self.assignment))}"
+            )
+        return assignment
+
+    # -- what is known -----------------------------------------------------------------
+
+    @property
+    def assignment(self) -> frozenset[TopicPartition]:
+        """The partitions that this member has now."""
+        return frozenset(a.tp for a in self._partitions if a.state is AssignmentState.OPEN)
+
+    @property
+    def group_metadata(self) -> GroupMetadata:
+        """The membership of this consumer in its group now."""
+        return self._session.group_metadata()
+
+    def position(self, tp: TopicPartition) -> int | None:
+        """Offset after the last message given to the streams, None before the first.
+
+        Raises:
+            ConfigurationError: The partition is not assigned to this member.
+        """
+        return self._assigned(tp).ledger.position
+
+    async def committed(
+        self, tps: Iterable[TopicPartition] | None = None
+    ) -> dict[TopicPartition, OffsetAndMetadata | None]:
+        """Ask the broker for the committed offsets of the group.
+
+        Args:
+            tps: Which partitions; None for those assigned.
+
+        Raises:
+            TransportError: The broker did not answer in time.
+        """
+        wanted = self.assignment if tps is None else [TopicPartition(*tp) for tp in tps]
+        return await self._session.committed(wanted)
+
+    async def beginning_offsets(self, tps: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """Ask the broker for the first offset in each partition."""
+        return await self._session.beginning_offsets([TopicPartition(*tp) for tp in tps])
+
+    async def end_offsets(self, tps: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """Ask the broker for the end of each partition (last stable offset if committed only)."""
+        return await self._session.end_offsets([TopicPartition(*tp) for tp in tps])
+
+    def statistics(self) -> ConsumerStatistics:
+        """A frozen snapshot of what this consumer is doing."""
+        partitions = {}
+        for assignment in self._partitions:
+            ledger = assignment.ledger
+            snapshot = ledger.snapshot()
+            partitions[assignment.tp] = PartitionStatistics(
+                position=ledger.position,
+                committed=ledger.committed,
+                committable=None if snapshot is None else snapshot.offset,
+                high_watermark=assignment.high_watermark,
+                unfinished=ledger.unfinished_count,
+                oldest_unfinished=ledger.oldest_unfinished,
+                replay=ledger.replay,
+                pause_reasons=tuple(
+                    reason.value if isinstance(reason, PauseReason) else f"full: {reason!r}"
+                    for reason in self._partitions.flow.reasons(assignment.tp)
+                ),
+            )
+        return ConsumerStatistics(
+            group=self._group,
+            generation=self._rebalancer.generation,
+            rebalances=self._rebalancer.rebalances,
+            commits=self._committer.commits,
+            commit_failures=self._committer.failures,
+            partitions=partitions,
+            streams=tuple(
+                StreamStatistics(s.topics, s.ack_mode.value, s.buffered, s.is_full)
+                for s in self._partitions.streams
+            ),
+        )
+
+    # -- stopping ------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Begin a graceful stop: loops over streams end after the message in hand.
+
+        The rest happens when the ``open_consumer`` block is left.
+        """
+        self._stopping = True
+        for stream in list(self._partitions.streams):
+            stream._end()
+
+    def _give_back(self) -> None:
+        """Take back what the streams never handed out, so only hands are waited for."""
+        for stream in list(self._partitions.streams):
+            stream._remove(None, DeliveredBatch.withdraw)
+        self._partitions.stop_flow()
+
+    async def _stop(self, drain: float, commit_timeout: float) -> None:
+        """Stop handing out, wait for what is in hand, commit what is finished.
+
+        Cancelling ends the wait; the commit is shielded and bounded in time.
+        """
+        self.close()
+        self._give_back()
+        try:
+            if drain > 0:
+                await wait_settled(list(self._partitions), trio.current_time() + drain)
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._committer.last_commit(
+                    list(self._partitions), trio.current_time() + commit_timeout
+                )
+
+
+class _Listener:
+    """Stands in for the rebalancer, which needs the session that needs a listener."""
+
+    target: RebalanceListener
+
+    async def assigned(self, tps: frozenset[TopicPartition], generation: int) -> None:
+        await self.target.assigned(tps, generation)
+
+    async def revoked(self, tps: frozenset[TopicPartition]) -> None:
+        await self.target.revoked(tps)
+
+    async def lost(self, tps: frozenset[TopicPartition]) -> None:
+        await self.target.lost(tps)
+
+
+@asynccontextmanager
+async def open_consumer(
+    transport: str | Transport,
+    *,
+    group: str,
+    topics: Iterable[str] = (),
+    commit_interval: float = 2.8,
+    commit_every: int | None = None,
+    commit_timeout: float = 5.0,
+    drain_timeout: float = 30.0,
+    connect_timeout: float = 10.0,
+    auto_offset_reset: Literal["earliest", "latest", "none"] = "earliest",
+    isolation_level: Literal["read_uncommitted", "read_committed"] = "read_uncommitted",
+    max_buffered: int = 10_000,
+    scheduler: SchedulingStrategy | None = None,
+    on_partitions_assigned: RebalanceCallback | None = None,
+    on_partitions_revoked: RebalanceCallback | None = None,
+    on_partitions_lost: RebalanceCallback | None = None,
+    client_options: Mapping[str, Any] | None = None,
+) -> AsyncIterator[Consumer]:
+    """Join a consumer group and consume inside the block.
+
+    Leaving the block stops in this order: nothing more is handed out; messages
+    in hand are waited for, up to ``drain_timeout``; what is finished is
+    committed; the member leaves the group; every task and thread has ended.  If
+    the block is cancelled, the wait for messages in hand is left out and the
+    last commit is shielded for ``commit_timeout``.
+
+    Args:
+        transport: Where to consume from: ``"kafka://host:port,host:port"``,
+            ``"memory://name"``, a :class:`~trio_consumer.testing.MemoryBroker`, or
+            a transport of your own.
+        group: The consumer group, under whose name offsets are committed.
+        topics: Topics to subscribe to from the start, before a stream asks.
+        commit_interval: Seconds between commits (Faust's default).
+        commit_every: Commit after so many acknowledgements, too.
+        commit_timeout: Seconds to wait for the broker's answer to a commit.
+        drain_timeout: Seconds to wait for messages in hand when partitions are
+            revoked and at the end; on revocation never more than about a third
+            of the client's rebalance timeout (``max_poll_interval_ms``).
+        connect_timeout: Seconds to wait for a first answer of any broker.
+        auto_offset_reset: Where to start without a committed offset, or when it
+            is out of range: ``"earliest"``, ``"latest"``, or ``"none"`` to raise
+            :class:`OffsetOutOfRangeError`.
+        isolation_level: ``"read_committed"`` leaves out records of transactions
+            that are open or were aborted.
+        max_buffered: Messages buffered for each stream at which fetching pauses.
+        scheduler: The order of delivery out of one poll; default round robin
+            over topics, then partitions.
+        on_partitions_assigned: Called with the new partitions, before any of
+            their messages is delivered; plain or async.
+        on_partitions_revoked: Called after the last commit for these
+            partitions, before another member gets them.
+        on_partitions_lost: Called when partitions went without a hand-over.
+        client_options: Options for the client, under its own names: TLS, SASL,
+            ``session_timeout_ms``, ``group_instance_id``,
+            ``partition_assignment_strategy`` and so on.
+
+    Yields:
+        The :class:`Consumer`.
+
+    Raises:
+        ConfigurationError: An unknown URL scheme, an empty group, an option
+            that would break the guarantees.
+        BrokerUnavailableError: No broker answered within ``connect_timeout``.
+        AuthenticationError: The credentials were refused.
+        ConsumerError: Anything that ends the consumer later: a refused commit,
+            an unknown topic, a corrupt record.  It cancels the block and leaves
+            it as itself.
+
+    What the block raises leaves it as itself, too; an exception group appears
+    only if several things failed.
+    """
+    if not group or not isinstance(group, str):
+        raise ConfigurationError(
+            "a consumer needs a group to commit under: open_consumer(..., group='name')"
+        )
+    if isinstance(topics, str):
+        topics = [topics]
+    if max_buffered < 1:
+        raise ConfigurationError(f"max_buffered must be at least 1, not {max_buffered}")
+    for name, seconds in (("commit_timeout", commit_timeout), ("drain_timeout", drain_timeout)):
+        if seconds < 0:
+            raise ConfigurationError(f"{name} must not be negative, not {seconds}")
+    try:
+        policy = CommitPolicy(commit_interval, commit_every, now=trio.current_time())
+    except ValueError as exc:
+        raise ConfigurationError(str(exc)) from None
+    settings = SessionSettings(
+        group=group,
+        auto_offset_reset=auto_offset_reset,
+        isolation_level=isolation_level,
+        connect_timeout=connect_timeout,
+        commit_timeout=commit_timeout,
+        client_options=dict(client_options or {}),
+    )
+    address = resolve(transport)
+    committer = Committer(policy, commit_timeout=commit_timeout)
+    listener = _Listener()
+    body_error: BaseException | None = None
+    try:
+        async with address.connect(settings, listener) as session, trio.open_nursery() as nursery:
+            partitions = Partitions(session, committer.acknowledged if commit_every else None)
+            committer.attach(session, partitions)
+            listener.target = rebalancer = Rebalancer(
+                partitions,
+                committer,
+                session,
+                drain_timeout=drain_timeout,
+                on_assigned=on_partitions_assigned,
+                on_revoked=on_partitions_revoked,
+                on_lost=on_partitions_lost,
+            )
+            consumer = Consumer(
+                group=group,
+                session=session,
+                partitions=partitions,
+                committer=committer,
+                rebalancer=rebalancer,
+                topics=frozenset(topics),
+                max_buffered=max_buffered,
+            )
+            send, receive = trio.open_memory_channel[list[Parcel]](0)
+            conductor = Conductor(partitions, receive, scheduler or RoundRobin())
+            nursery.start_soon(conductor.run)
+            nursery.start_soon(Fetcher(session, partitions, send).run)
+            nursery.start_soon(committer.run)
+            nursery.start_soon(consumer._keep_subscribed)
+            try:
+                yield consumer
+            except BaseException as exc:
+                body_error = exc
+                # Only a body that failed by itself leaves others time to finish.
+                drain = drain_timeout if isinstance(exc, Exception) else 0.0
+                try:
+                    await consumer._stop(drain, commit_timeout)
+                except trio.Cancelled:
+                    pass  # what the block raised matters more, and ends the scope as well
+                except ConsumerError as failure:
+                    logger.warning(
+                        "the last commit failed, what was finished since the one before will be"
+                        " delivered again: %s",
+                        failure,
+                    )
+                raise
+            else:
+                await consumer._stop(drain_timeout, commit_timeout)
+            finally:
+                partitions.close(list(partitions))
+                nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group_error:
+        error = _itself(group_error, body_error)
+    else:
+        return
+    # Outside of the handler, so that its cause and context stay what they were.
+    raise error
+
+
+def _itself(
+    group: BaseExceptionGroup[BaseException], body_error: BaseException | None
+) -> BaseException:
+    """Take one failure out of the groups that our own nurseries made of it."""
+    leaves: list[BaseException] = list(_leaves(group, body_error))
+    failures = [leaf for leaf in leaves if not isinstance(leaf, trio.Cancelled)]
+    if len(failures) > 1:
+        return BaseExceptionGroup("several things failed in a consumer", failures)
+    return failures[0] if failures else leaves[0]
+
+
+def _leaves(
+    group: BaseExceptionGroup[BaseException], body_error: BaseException | None
+) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if error is not body_error and isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error, body_error)
+        else:
+            yield error

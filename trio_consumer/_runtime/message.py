@@ -1,0 +1,250 @@
+"""One message, as a stream hands it to its user."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from threading import get_ident
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, overload
+
+from .._core.ledger import DeliveredBatch
+from .._types import TopicPartition
+from ..transports.base import Record
+from .decoding import Decode
+
+if TYPE_CHECKING:
+    from .partitions import Assignment
+    from .stream import Stream
+
+__all__ = ["Chunk", "Message", "MessageBatch", "Segment"]
+
+
+class Chunk:
+    """Consecutive records of one partition in the buffer of one stream.
+
+    Attributes:
+        stream: The stream whose buffer it is in.
+        assignment: The assignment that the records were read under.
+        records: The records.
+        entries: Their entries in the ledger, same indices; None for an observer.
+        bit: The stream's bit in those entries.
+        decode: Key and value of the record at an index; None leaves the bytes.
+    """
+
+    __slots__ = ("assignment", "bit", "decode", "entries", "records", "stream")
+
+    def __init__(
+        self,
+        stream: Stream,
+        assignment: Assignment,
+        records: Sequence[Record],
+        entries: DeliveredBatch | None,
+        bit: int,
+        decode: Decode | None,
+    ) -> None:
+        self.stream = stream
+        self.assignment = assignment
+        self.records = records
+        self.entries = entries
+        self.bit = bit
+        self.decode = decode
+
+    def message(self, index: int) -> Message:
+        """Make the message of a record.
+
+        Raises:
+            DeserializationError: The record cannot be decoded.
+        """
+        if self.decode is None:
+            return Message(self.records[index], self, index)
+        return DecodedMessage(self.records[index], self, index, *self.decode(index))
+
+    def finish(self, index: int) -> bool:
+        """Acknowledge one record; from any thread."""
+        if self.entries is None:
+            return False
+        if get_ident() == self.stream.thread:
+            return self.entries.finish(index, self.bit)
+        return self.stream.call_from_thread(self.entries.finish, index, self.bit)
+
+
+class Message:
+    """A record in the hands of one stream.
+
+    It is finished by exactly three things: the ``async for`` loop of an
+    ``ack="auto"`` stream coming back for the next message, :meth:`ack`, and a
+    clean exit of ``async with message:``.  Leaving the loop or the block in any
+    other way leaves it unfinished, and it will be delivered again.
+    """
+
+    __slots__ = ("_chunk", "_index", "_record")
+
+    def __init__(self, record: Record, chunk: Chunk, index: int) -> None:
+        self._record = record
+        self._chunk = chunk
+        self._index = index
+
+    def __repr__(self) -> str:
+        return f"<Message {self.topic}[{self.partition}] offset={self.offset}>"
+
+    @property
+    def topic(self) -> str:
+        """Name of the topic."""
+        return self._record.topic
+
+    @property
+    def partition(self) -> int:
+        """Number of the partition."""
+        return self._record.partition
+
+    @property
+    def tp(self) -> TopicPartition:
+        """Topic and partition."""
+        return self._chunk.assignment.tp
+
+    @property
+    def offset(self) -> int:
+        """Offset of the record in its partition."""
+        return self._record.offset
+
+    @property
+    def key(self) -> Any:
+        """The key: bytes or None, or what the stream's key deserializer made of it."""
+        return self._record.key
+
+    @property
+    def value(self) -> Any:
+        """The value: bytes or None, or what the stream's value deserializer made of it."""
+        return self._record.value
+
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes | None]]:
+        """Headers in the order of the producer; a name may occur twice."""
+        return self._record.headers
+
+    @property
+    def timestamp(self) -> float | None:
+        """Seconds since the epoch, as the producer or the broker stamped it; None if neither."""
+        milliseconds = self._record.timestamp
+        return None if milliseconds < 0 else milliseconds / 1000
+
+    def ack(self) -> bool:
+        """Finish this message for its stream.  May be called from any thread.
+
+        Returns:
+            True if this call finished it.  False if it was finished before, if
+            the stream observes only, or if the partition has been revoked or
+            sought meanwhile: then somebody else gets the message again.
+        """
+        return self._chunk.finish(self._index)
+
+    async def __aenter__(self) -> Message:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if exc_type is None:
+            self.ack()
+
+
+class DecodedMessage(Message):
+    """A message of a stream with deserializers."""
+
+    __slots__ = ("_key", "_value")
+
+    def __init__(self, record: Record, chunk: Chunk, index: int, key: Any, value: Any) -> None:
+        super().__init__(record, chunk, index)
+        self._key = key
+        self._value = value
+
+    @property
+    def key(self) -> Any:
+        """The key, decoded."""
+        return self._key
+
+    @property
+    def value(self) -> Any:
+        """The value, decoded."""
+        return self._value
+
+
+Segment = tuple[Chunk, int, int]
+"""The records from one index up to another of a chunk."""
+
+
+class MessageBatch(Sequence[Message]):
+    """Messages that :meth:`Stream.batches` hands out together.
+
+    A sequence; messages are made when they are looked at.  It is finished as a
+    whole by the loop coming back, by :meth:`ack` or by a clean exit of
+    ``async with batch:``; each message may also be acknowledged by itself.
+    """
+
+    __slots__ = ("_segments", "_size")
+
+    def __init__(self, segments: list[Segment]) -> None:
+        self._segments = segments
+        self._size = sum(stop - start for _, start, stop in segments)
+
+    def __repr__(self) -> str:
+        return f"<MessageBatch of {self._size}>"
+
+    def __len__(self) -> int:
+        return self._size
+
+    @overload
+    def __getitem__(self, index: int) -> Message: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Message]: ...
+    def __getitem__(self, index: int | slice) -> Message | list[Message]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(self._size))]
+        if index < 0:
+            index += self._size
+        for chunk, start, stop in self._segments:
+            if 0 <= index < stop - start:
+                return chunk.message(start + index)
+            index -= stop - start
+        raise IndexError("batch index out of range")
+
+    def __iter__(self) -> Any:
+        for chunk, start, stop in self._segments:
+            if chunk.decode is None:
+                records = chunk.records
+                for index in range(start, stop):
+                    yield Message(records[index], chunk, index)
+            else:
+                for index in range(start, stop):
+                    yield chunk.message(index)
+
+    def ack(self) -> int:
+        """Finish every message of the batch; how many this call finished.
+
+        May be called from any thread.
+        """
+        if not self._segments:
+            return 0
+        stream = self._segments[0][0].stream
+        if get_ident() != stream.thread:
+            return stream.call_from_thread(self.ack)
+        return sum(
+            chunk.entries.finish_range(start, stop, chunk.bit)
+            for chunk, start, stop in self._segments
+            if chunk.entries is not None
+        )
+
+    async def __aenter__(self) -> MessageBatch:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if exc_type is None:
+            self.ack()

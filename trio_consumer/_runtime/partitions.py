@@ -1,0 +1,277 @@
+"""The partitions that this member has, and what belongs to each of them.
+
+:class:`Partitions` is the one owner of that state.  Its methods are plain
+functions: they change the ledgers, the takers and the pause reasons together,
+between two checkpoints, so that no task ever sees half of a change.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
+from typing import NamedTuple
+
+import trio
+
+from .._core.fanout import Taker, rewind_to
+from .._core.flow import Flow, PauseReason
+from .._core.ledger import FIRST_STREAM_BIT, DeliveredBatch, Ledger
+from .._types import AckMode, TopicPartition
+from ..transports.base import PolledBatch, Session
+from .stream import Stream
+
+__all__ = ["Assignment", "AssignmentState", "Partitions", "Pending"]
+
+
+class AssignmentState(enum.Enum):
+    """Where an assignment is in its life."""
+
+    OPEN = "open"
+    REVOKING = "revoking"
+    """Nothing is handed out any more; what is in hand may still be finished."""
+    CLOSED = "closed"
+
+
+class Pending(NamedTuple):
+    """Polled records that were not handed to the streams yet."""
+
+    batch: PolledBatch
+    start: int
+
+
+class Assignment:
+    """One partition from the moment it is assigned until it goes.
+
+    Attributes:
+        tp: The partition.
+        ledger: The account of its messages.  A seek begins a new one.
+        takers: The streams that take it.
+        pending: Records that arrived while the partition was held.
+        reading: Changes with each jump of the position: records that were
+            polled under another one are stale.
+        cursor: Offset up to which polled records were taken in, None before
+            the first.
+        observed: Whether records went to observers alone since the last jump.
+        high_watermark: As the broker last said, or None.
+        state: Where it is in its life.
+        assigned_at: When it was assigned, on Trio's clock.
+    """
+
+    __slots__ = (
+        "_settled",
+        "assigned_at",
+        "cursor",
+        "high_watermark",
+        "ledger",
+        "observed",
+        "pending",
+        "reading",
+        "state",
+        "takers",
+        "tp",
+    )
+
+    def __init__(self, tp: TopicPartition, ledger: Ledger) -> None:
+        self.tp = tp
+        self.ledger = ledger
+        self.takers: list[Taker[Stream]] = []
+        self.pending: deque[Pending] = deque()
+        self.reading = object()
+        self.cursor: int | None = None
+        self.observed = False
+        self.high_watermark: int | None = None
+        self.state = AssignmentState.OPEN
+        self.assigned_at = trio.current_time()
+        self._settled = trio.lowlevel.ParkingLot()
+
+    def __repr__(self) -> str:
+        return f"<Assignment {self.tp} {self.state.value} {self.ledger!r}>"
+
+    def jump(self, offset: int | None) -> None:
+        """Forget what was read: reading goes on from another place."""
+        self.pending.clear()
+        self.reading = object()
+        self.cursor = offset
+        self.observed = False
+
+    async def wait_settled(self) -> None:
+        """Wait until no message of this partition is in anybody's hand."""
+        while self.ledger.in_hand:
+            self.ledger.on_settled = self._settled.unpark_all
+            await self._settled.park()
+
+
+class Partitions:
+    """Everything that this member has been assigned.
+
+    Args:
+        session: The client, to pause, resume and seek.
+        on_count: Told the number of acknowledgements, if commits go by count.
+    """
+
+    def __init__(self, session: Session, on_count: Callable[[int], object] | None) -> None:
+        self.flow = Flow()
+        self.streams: list[Stream] = []
+        self._session = session
+        self._on_count = on_count
+        self._assignments: dict[TopicPartition, Assignment] = {}
+        self._bits: dict[Stream, int] = {}
+        self._flow_stopped = False
+
+    def __iter__(self) -> Iterator[Assignment]:
+        return iter(list(self._assignments.values()))
+
+    def __len__(self) -> int:
+        return len(self._assignments)
+
+    def get(self, tp: TopicPartition) -> Assignment | None:
+        """The assignment of a partition, None if this member does not have it."""
+        return self._assignments.get(tp)
+
+    # -- assignments -----------------------------------------------------------
+
+    def assign(self, tps: Iterable[TopicPartition]) -> list[Assignment]:
+        """Begin an assignment of each partition, with an empty account."""
+        added = []
+        for tp in sorted(tps):
+            assignment = Assignment(tp, Ledger(tp, on_count=self._on_count))
+            self._assignments[tp] = assignment
+            added.append(assignment)
+            for stream in self.streams:
+                if stream.takes(tp):
+                    assignment.takers.append(Taker(stream, self._bits[stream]))
+        self.flow.add(a.tp for a in added)
+        self.hold((a.tp for a in added if not a.takers), PauseReason.UNWANTED)
+        if self._flow_stopped:
+            self.hold((a.tp for a in added), PauseReason.FLOW)
+        for stream in self.streams:
+            if stream.is_full:
+                self.pressure_changed(stream)
+        return added
+
+    def withdraw(self, tps: Iterable[TopicPartition]) -> list[Assignment]:
+        """Stop handing out these partitions; what is in hand may be finished."""
+        going = [a for tp in tps if (a := self._assignments.get(tp)) is not None]
+        for assignment in going:
+            assignment.state = AssignmentState.REVOKING
+            assignment.jump(None)
+        for assignment in going:
+            for taker in assignment.takers:
+                taker.stream._remove(assignment, DeliveredBatch.withdraw)
+        return going
+
+    def close(self, assignments: Iterable[Assignment]) -> None:
+        """End assignments: nothing of them can be finished any more."""
+        for assignment in assignments:
+            if assignment.state is AssignmentState.OPEN:
+                self.withdraw([assignment.tp])
+            assignment.state = AssignmentState.CLOSED
+            assignment.ledger.close()
+            assignment._settled.unpark_all()
+            assignment.takers.clear()
+            if self._assignments.get(assignment.tp) is assignment:
+                del self._assignments[assignment.tp]
+                self.flow.discard([assignment.tp])
+
+    def seek(self, assignment: Assignment, offset: int) -> None:
+        """Go on reading elsewhere, with a new account."""
+        self.restart(assignment, offset)
+        self._session.seek(assignment.tp, offset)
+
+    def restart(self, assignment: Assignment, offset: int | None) -> None:
+        """Begin a new account because the position jumped."""
+        for taker in assignment.takers:
+            taker.stream._remove(assignment, DeliveredBatch.withdraw)
+            taker.since = None
+            taker.seen = 0
+        assignment.ledger.close()
+        assignment._settled.unpark_all()
+        assignment.ledger = Ledger(assignment.tp, on_count=self._on_count)
+        assignment.jump(offset)
+
+    # -- streams ---------------------------------------------------------------
+
+    def open_stream(self, stream: Stream) -> None:
+        """Let a stream take its part of what is assigned already."""
+        bit = 0
+        if stream.ack_mode is not AckMode.NONE:
+            used = set(self._bits.values())
+            bit = FIRST_STREAM_BIT
+            while bit in used:
+                bit <<= 1
+        self._bits[stream] = bit
+        self.streams.append(stream)
+        wanted = []
+        for assignment in self:
+            if assignment.state is AssignmentState.OPEN and stream.takes(assignment.tp):
+                assignment.takers.append(Taker(stream, bit))
+                wanted.append(assignment)
+        self._rewind(wanted)
+        self.release((a.tp for a in wanted), PauseReason.UNWANTED)
+
+    def close_stream(self, stream: Stream) -> None:
+        """Give back what a stream never handed out; abandon what it has in hand."""
+        if stream not in self._bits:
+            return
+        bit = self._bits.pop(stream)
+        self.streams.remove(stream)
+        left = []
+        for assignment in self:
+            takers = [taker for taker in assignment.takers if taker.stream is not stream]
+            if len(takers) < len(assignment.takers):
+                assignment.takers = takers
+                left.append(assignment)
+        stream._remove(None, DeliveredBatch.release)
+        if bit:
+            for assignment in left:
+                assignment.ledger.close_stream(bit)
+        still = [a for a in left if a.state is AssignmentState.OPEN]
+        self.hold((a.tp for a in still if not a.takers), PauseReason.UNWANTED)
+        self._rewind(a for a in still if a.takers)
+        self.release(list(self.flow.partitions), stream)
+
+    def _rewind(self, assignments: Iterable[Assignment]) -> None:
+        """Read again what nobody processed, where a stream can get it now."""
+        for assignment in assignments:
+            read = assignment.cursor if assignment.observed else None
+            target = rewind_to(assignment.ledger, assignment.takers, read)
+            if target is not None:
+                assignment.jump(target)
+                self._session.seek(assignment.tp, target)
+
+    # -- flow ------------------------------------------------------------------
+
+    def hold(self, tps: Iterable[TopicPartition], reason: Hashable) -> None:
+        """Hold partitions back for a reason."""
+        changed = self.flow.hold(tps, reason)
+        if changed:
+            self._session.pause(changed)
+
+    def release(self, tps: Iterable[TopicPartition], reason: Hashable) -> None:
+        """Take a reason away; what it was the last one for flows again."""
+        changed = self.flow.release(tps, reason)
+        if changed:
+            self._session.resume(changed)
+            self.on_released(changed)
+
+    def on_released(self, tps: Collection[TopicPartition]) -> None:
+        """Set by the conductor: hand on what is pending."""
+
+    def pressure_changed(self, stream: Stream) -> None:
+        """A stream's buffer became full or has drained."""
+        if stream.is_full:
+            taken = [a.tp for a in self if any(t.stream is stream for t in a.takers)]
+            self.hold(taken, stream)
+        else:
+            self.release(list(self.flow.partitions), stream)
+
+    def stop_flow(self) -> None:
+        """Hold every partition back, those that are still to come too."""
+        self._flow_stopped = True
+        self.hold(list(self.flow.partitions), PauseReason.FLOW)
+
+    def resume_flow(self) -> None:
+        """End :meth:`stop_flow`."""
+        self._flow_stopped = False
+        self.release(list(self.flow.partitions), PauseReason.FLOW)

@@ -1,0 +1,140 @@
+"""What this member does when the group moves its partitions.
+
+Revocation is a hand-over: stop handing out, wait for what is in hand, commit,
+tell the user, close the ledgers, and only then let the group go on.  The wait
+ends well before the group would throw this member out.  A message that is not
+finished by then is not committed; the next owner gets it again.
+
+Losing partitions is not a hand-over: they belong to somebody else already, so
+nothing is waited for and nothing is committed.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from .._errors import CommitFailedError
+from .._types import TopicPartition
+from ..transports.base import Session
+from .committer import Committer
+from .partitions import Assignment, Partitions
+
+__all__ = ["RebalanceCallback", "Rebalancer", "wait_settled"]
+
+logger = logging.getLogger("trio_consumer.rebalance")
+
+RebalanceCallback = Callable[[frozenset[TopicPartition]], "Awaitable[object] | object"]
+
+SAFE_SHARE = 0.7
+"""Share of the client's rebalance timeout that draining and the last commit may
+take together; the rest is for the join itself.  Arbitrary."""
+
+
+class Rebalancer:
+    """Answers the group; the session calls it, one event at a time.
+
+    Args:
+        partitions: What this member has.
+        committer: Commits before partitions go.
+        drain_timeout: Seconds to wait for messages in hand.
+        on_assigned: The user's callback, plain or async.
+        on_revoked: The user's callback, called after the commit and before the
+            partitions go.
+        on_lost: The user's callback.
+    """
+
+    def __init__(
+        self,
+        partitions: Partitions,
+        committer: Committer,
+        session: Session,
+        *,
+        drain_timeout: float,
+        on_assigned: RebalanceCallback | None,
+        on_revoked: RebalanceCallback | None,
+        on_lost: RebalanceCallback | None,
+    ) -> None:
+        self._partitions = partitions
+        self._committer = committer
+        self._session = session
+        self._drain_timeout = drain_timeout
+        self._on_assigned = on_assigned
+        self._on_revoked = on_revoked
+        self._on_lost = on_lost
+        self.generation = -1
+        self.rebalances = 0
+
+    async def assigned(self, tps: frozenset[TopicPartition], generation: int) -> None:
+        """Begin an assignment of each partition."""
+        self.generation = generation
+        self.rebalances += 1
+        self._partitions.assign(tps)
+        await _call(self._on_assigned, tps)
+
+    async def revoked(self, tps: frozenset[TopicPartition]) -> None:
+        """Hand partitions over."""
+        started = trio.current_time()
+        safe = self._session.rebalance_timeout * SAFE_SHARE
+        going = self._partitions.withdraw(tps)
+        await wait_settled(going, started + min(self._drain_timeout, safe / 2))
+        try:
+            await self._committer.last_commit(going, started + safe)
+        except CommitFailedError as exc:
+            logger.warning(
+                "the commit before giving up %s failed, their next owner gets what was finished"
+                " since the last commit again: %s",
+                _names(tps),
+                exc,
+            )
+        try:
+            await _call(self._on_revoked, tps)
+        finally:
+            self._partitions.close(going)
+
+    async def lost(self, tps: frozenset[TopicPartition]) -> None:
+        """Give up partitions that others own already."""
+        going = self._partitions.withdraw(tps)
+        self._partitions.close(going)
+        logger.warning(
+            "lost %s: this member was thrown out of its group; what it finished since the last"
+            " commit is delivered again",
+            _names(tps),
+        )
+        # A commit in flight would be repeated by the client under the next
+        # generation, over the new owner's: it has to end before the join.
+        await self._committer.settle()
+        await _call(self._on_lost, tps)
+
+
+async def wait_settled(assignments: list[Assignment], deadline: float) -> bool:
+    """Wait until nothing of these is in hand; False if the deadline came first."""
+    with trio.move_on_at(deadline):
+        for assignment in assignments:
+            await assignment.wait_settled()
+        return True
+    for assignment in assignments:
+        ledger = assignment.ledger
+        if ledger.in_hand:
+            logger.warning(
+                "%s goes with %d messages in hand, the oldest at offset %s: they are not"
+                " committed and will be delivered again",
+                assignment.tp,
+                ledger.in_hand,
+                ledger.oldest_unfinished,
+            )
+    return False
+
+
+async def _call(callback: RebalanceCallback | None, tps: frozenset[TopicPartition]) -> None:
+    if callback is not None:
+        result = callback(tps)
+        if inspect.isawaitable(result):
+            await result
+
+
+def _names(tps: frozenset[TopicPartition]) -> str:
+    return ", ".join(str(tp) for tp in sorted(tps))

@@ -1,0 +1,406 @@
+"""A stream: one buffer, any number of loops over it.
+
+The conductor puts :class:`Chunk` objects into the buffer; iterators take single
+messages out of the chunk in front.  Everything that takes or finishes a message
+is synchronous, so a cancellation can only land where nothing is half done: the
+one place that waits is :meth:`Stream._advance`, and it waits before it takes.
+
+An iterator runs without a checkpoint for as long as the chunk in front lasts,
+but no longer than about :data:`PACE` seconds, so that a loop whose body never
+awaits can be cancelled and does not starve other tasks.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from threading import get_ident
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import trio
+
+from .._core.flow import Pressure
+from .._errors import ConfigurationError
+from .._types import AckMode, TopicPartition
+from .decoding import Deserializers
+from .message import Chunk, Message, MessageBatch, Segment
+
+if TYPE_CHECKING:
+    from .._core.ledger import DeliveredBatch
+    from .consumer import Consumer
+    from .partitions import Assignment
+
+__all__ = ["BatchIterator", "MessageIterator", "Stream"]
+
+T = TypeVar("T")
+
+PACE = 0.002
+"""Seconds that a loop may run between two checkpoints; arbitrary, well below what a
+human or a heartbeat notices, well above what a checkpoint costs."""
+
+LONGEST_STRIDE = 4096
+
+
+class StreamState(enum.Enum):
+    """Where a stream is in its life."""
+
+    NEW = "new"
+    OPEN = "open"
+    ENDED = "ended"
+    """The consumer is stopping: loops end once their message in hand is done."""
+    CLOSED = "closed"
+
+
+class Stream:
+    """Messages of some topics, in the order of their partitions.
+
+    Made by :meth:`Consumer.stream`; use it as an async context manager and
+    iterate inside.  Each ``async for`` has an iterator of its own over the one
+    buffer, so several tasks may iterate one stream, and each message goes to
+    one of them.  (Do not share one iterator between tasks: its coming back
+    would finish the other task's message.)
+
+    Closing the stream gives back what it never handed out; what was in hand
+    stays unfinished, unless whoever holds the message acknowledges it.
+    """
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        topics: Iterable[str],
+        *,
+        deserializers: Deserializers,
+        ack: AckMode,
+        partitions: frozenset[int] | None,
+        max_buffered: int,
+    ) -> None:
+        self.topics = frozenset(topics)
+        self.ack_mode = ack
+        self.partitions = partitions
+        self.deserializers = deserializers
+        self.thread = get_ident()
+        self._consumer = consumer
+        self._state = StreamState.NEW
+        self._pressure = Pressure(max_buffered)
+        self._buffer: deque[Chunk] = deque()
+        self._buffered = 0
+        self._arrived = trio.lowlevel.ParkingLot()
+        # The chunk in front, the next index to hand out of it, and the index at
+        # which the fast path of an iterator has to stop and look around.
+        self._chunk: Chunk | None = None
+        self._next = 0
+        self._limit = 0
+        self._stride = 1
+        self._looked_at = 0.0
+
+    def __repr__(self) -> str:
+        topics = ", ".join(sorted(self.topics))
+        return (
+            f"<Stream {topics} ack={self.ack_mode.value} {self._state.value}"
+            f" buffered={self.buffered}>"
+        )
+
+    @property
+    def buffered(self) -> int:
+        """Records in the buffer that have not been handed out."""
+        return self._buffered + (len(self._chunk.records) - self._next if self._chunk else 0)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the buffer holds its partitions back from being fetched."""
+        return self._pressure.full
+
+    def takes(self, tp: TopicPartition) -> bool:
+        """Whether this stream wants the messages of a partition."""
+        return tp.topic in self.topics and (
+            self.partitions is None or tp.partition in self.partitions
+        )
+
+    # -- life ------------------------------------------------------------------
+
+    async def __aenter__(self) -> Stream:
+        # No checkpoint: streams that are opened together make one subscription,
+        # which is made when the first of them needs data.
+        if self._state is not StreamState.NEW:
+            raise ConfigurationError(f"{self!r} was opened before; make a new stream")
+        self._consumer._check_running()
+        self._state = StreamState.OPEN
+        self._consumer._open_stream(self)
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self._state is StreamState.CLOSED:
+            return
+        self._state = StreamState.CLOSED
+        self._consumer._close_stream(self)
+        self._arrived.unpark_all()
+
+    def _end(self) -> None:
+        """The consumer stops: hand out nothing more."""
+        if self._state is StreamState.OPEN:
+            self._state = StreamState.ENDED
+            self._interrupt()
+            self._arrived.unpark_all()
+
+    # -- what the conductor and the rebalancer do --------------------------------
+
+    def _push(self, chunk: Chunk) -> None:
+        self._buffer.append(chunk)
+        self._buffered += len(chunk.records)
+        if self._pressure.update(self.buffered):
+            self._consumer._pressure_changed(self)
+        self._arrived.unpark_all()
+
+    def _interrupt(self) -> None:
+        """Send every iterator through :meth:`_advance` at its next message."""
+        self._limit = 0
+
+    def _remove(self, assignment: Assignment | None, give_back: GiveBack) -> None:
+        """Take chunks out of the buffer: of one assignment, or (None) all."""
+        chunk = self._chunk
+        if chunk is not None and assignment in (None, chunk.assignment):
+            if chunk.entries is not None:
+                give_back(chunk.entries, self._next, len(chunk.records), chunk.bit)
+            self._drop_front()
+        kept: deque[Chunk] = deque()
+        for chunk in self._buffer:
+            if assignment not in (None, chunk.assignment):
+                kept.append(chunk)
+                continue
+            self._buffered -= len(chunk.records)
+            if chunk.entries is not None:
+                give_back(chunk.entries, 0, len(chunk.records), chunk.bit)
+        self._buffer = kept
+        if self._pressure.update(self.buffered):
+            self._consumer._pressure_changed(self)
+
+    # -- what iterators do -------------------------------------------------------
+
+    def __aiter__(self) -> MessageIterator:
+        return MessageIterator(self)
+
+    def batches(self, max_size: int = 500, max_wait: float = 0.0) -> BatchIterator:
+        """Iterate over batches instead of single messages.
+
+        Args:
+            max_size: Largest batch, in messages.
+            max_wait: Seconds to wait for a batch to fill up once there is
+                something to hand out.  With 0 a batch has what is there.
+
+        Returns:
+            An async iterator of :class:`MessageBatch`, none of them empty.  With
+            ``ack="auto"`` a batch is finished when the loop comes back.
+            Cancelling the wait takes nothing out of the stream.
+
+        Raises:
+            ConfigurationError: ``max_size`` is below 1 or ``max_wait`` negative.
+        """
+        if max_size < 1 or max_wait < 0:
+            raise ConfigurationError(
+                f"batches need max_size >= 1 and max_wait >= 0, not {max_size} and {max_wait}"
+            )
+        return BatchIterator(self, max_size, max_wait)
+
+    async def _advance(self) -> int:
+        """Wait until there is a message; the index of it in the chunk in front.
+
+        Takes nothing: the caller does, without a checkpoint in between.
+
+        Raises:
+            StopAsyncIteration: The consumer is stopping.
+            trio.ClosedResourceError: The stream has been closed.
+        """
+        await trio.lowlevel.checkpoint()
+        while True:
+            if self._state is not StreamState.OPEN:
+                raise self._over()
+            chunk = self._chunk
+            if self._consumer._handing_out:
+                if chunk is not None and self._next < len(chunk.records):
+                    self._pace(chunk)
+                    return self._next
+                if chunk is not None or self._buffer:
+                    self._next_chunk()
+                    continue
+            self._consumer._needs_data()
+            await self._arrived.park()
+
+    def _over(self) -> Exception:
+        if self._state is StreamState.ENDED:
+            return StopAsyncIteration()
+        return trio.ClosedResourceError(
+            f"{self!r}: iterate inside `async with consumer.stream(...)`"
+        )
+
+    def _next_chunk(self) -> None:
+        self._drop_front()
+        if self._buffer:
+            self._chunk = self._buffer.popleft()
+            self._buffered -= len(self._chunk.records)
+        if self._pressure.update(self.buffered):
+            self._consumer._pressure_changed(self)
+
+    def _drop_front(self) -> None:
+        self._chunk = None
+        self._next = 0
+        self._limit = 0
+
+    def _pace(self, chunk: Chunk) -> None:
+        """Let the fast path run until the chunk ends or :data:`PACE` is over."""
+        now = trio.current_time()
+        elapsed, self._looked_at = now - self._looked_at, now
+        if elapsed < PACE / 2:
+            self._stride = min(self._stride * 2, LONGEST_STRIDE)
+        elif elapsed > PACE:
+            self._stride = max(1, int(self._stride * PACE / elapsed))
+        self._limit = min(self._next + self._stride, len(chunk.records))
+
+    async def _wait_for_fill(self, size: int, seconds: float) -> None:
+        """Wait up to so many seconds for so many messages; takes nothing."""
+        with trio.move_on_after(seconds):
+            while (
+                self.buffered < size and not self._pressure.full and self._state is StreamState.OPEN
+            ):
+                self._consumer._needs_data()
+                await self._arrived.park()
+
+    def _take(self, size: int) -> list[Segment]:
+        """Take up to so many messages out of the buffer, without waiting."""
+        segments: list[Segment] = []
+        while size:
+            chunk = self._chunk
+            if chunk is None or self._next >= len(chunk.records):
+                if not self._buffer:
+                    break
+                self._next_chunk()
+                continue
+            stop = min(self._next + size, len(chunk.records))
+            segments.append((chunk, self._next, stop))
+            size -= stop - self._next
+            self._next = stop
+        self._limit = 0
+        return segments
+
+    # -- threads and finalizers ----------------------------------------------------
+
+    def call_from_thread(self, function: Callable[..., T], *args: Any) -> T | Any:
+        """Run a synchronous function in the thread of the consumer and wait.
+
+        Returns False if the Trio program has ended.
+        """
+        try:
+            return trio.from_thread.run_sync(function, *args, trio_token=self._consumer._token)
+        except trio.RunFinishedError:
+            return False
+
+    def call_soon(self, function: Callable[..., object], *args: Any) -> None:
+        """Run a synchronous function in the consumer's thread, later; from a finalizer."""
+        with suppress(trio.RunFinishedError):
+            self._consumer._token.run_sync_soon(function, *args)
+
+
+GiveBack = Callable[["DeliveredBatch", int, int, int], None]
+
+
+def _abandon(segments: list[Segment]) -> None:
+    for chunk, start, stop in segments:
+        if chunk.entries is not None:
+            for index in range(start, stop):
+                chunk.entries.abandon(index, chunk.bit, again=False)
+
+
+class MessageIterator:
+    """One ``async for`` over a stream; holds at most one message in hand."""
+
+    __slots__ = ("_automatic", "_held", "_index", "_stream")
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._automatic = stream.ack_mode is AckMode.AUTO
+        self._held: Chunk | None = None
+        self._index = 0
+
+    def __aiter__(self) -> MessageIterator:
+        return self
+
+    async def __anext__(self) -> Message:
+        """Finish the message in hand (``ack="auto"``) and wait for the next one.
+
+        Cancelling it takes no message; the one before stays finished.
+        """
+        held = self._held
+        if held is not None:
+            self._held = None
+            held.entries.finish(self._index, held.bit)  # type: ignore[union-attr]  # AUTO has entries
+        stream = self._stream
+        index = stream._next
+        if index >= stream._limit:
+            index = await stream._advance()
+        stream._next = index + 1
+        chunk: Chunk = stream._chunk  # type: ignore[assignment]  # _advance() saw to it
+        if chunk.decode is None:
+            message = Message(chunk.records[index], chunk, index)
+        else:
+            message = chunk.message(index)
+        if self._automatic:
+            self._held = chunk
+            self._index = index
+        return message
+
+    def __del__(self) -> None:
+        # The loop was left with a message in hand, so nothing will come back
+        # for it: a drain need not wait.  It stays unfinished.  Finalizers may
+        # run in any thread and in the middle of anything, hence later.
+        if self._held is not None:
+            segment = (self._held, self._index, self._index + 1)
+            self._stream.call_soon(_abandon, [segment])
+
+
+class BatchIterator:
+    """One ``async for`` over the batches of a stream."""
+
+    __slots__ = ("_automatic", "_held", "_max_size", "_max_wait", "_stream")
+
+    def __init__(self, stream: Stream, max_size: int, max_wait: float) -> None:
+        self._stream = stream
+        self._max_size = max_size
+        self._max_wait = max_wait
+        self._automatic = stream.ack_mode is AckMode.AUTO
+        self._held: list[Segment] = []
+
+    def __aiter__(self) -> BatchIterator:
+        return self
+
+    async def __anext__(self) -> MessageBatch:
+        """Finish the batch in hand (``ack="auto"``) and wait for the next one.
+
+        Cancelling it takes no message; the batch before stays finished.
+        """
+        for chunk, start, stop in self._held:
+            if chunk.entries is not None:
+                chunk.entries.finish_range(start, stop, chunk.bit)
+        self._held = []
+        stream = self._stream
+        await stream._advance()
+        if self._max_wait and stream.buffered < self._max_size:
+            await stream._wait_for_fill(self._max_size, self._max_wait)
+            await stream._advance()
+        segments = stream._take(self._max_size)
+        if self._automatic:
+            self._held = segments
+        return MessageBatch(segments)
+
+    def __del__(self) -> None:
+        if self._held:
+            self._stream.call_soon(_abandon, self._held)
