@@ -11,7 +11,8 @@ it, and to nobody if it is not owed.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Generic, NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from .ledger import Ledger
 
@@ -54,7 +55,8 @@ class Taker(Generic[S]):
             self.seen = max(self.seen, end)
 
 
-class Run(NamedTuple, Generic[S]):
+@dataclass(frozen=True)
+class Run(Generic[S]):
     """Records ``start`` up to ``stop`` of a batch, and the streams that get them."""
 
     start: int

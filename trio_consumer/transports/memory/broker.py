@@ -1,0 +1,431 @@
+"""The memory broker: Kafka's behaviour inside the process, under the caller's hand.
+
+:class:`MemoryBroker` is both an address to connect to (a ``Transport``) and the
+hand that produces, looks and breaks things.  Everything on it is a plain
+function that works at once, in an outage too: an outage concerns the sessions,
+not who arranges it.
+
+It has no thread and no task, reads only Trio's clock, and draws random numbers
+from generators with a seed, so a run under a virtual clock can be repeated.
+(Trio itself shuffles the tasks that are ready at one moment; a repetition to
+the last step needs Trio's own scheduler to be seeded, as Hypothesis does.)
+"""
+
+from __future__ import annotations
+
+import itertools
+import zlib
+from collections.abc import Collection, Iterable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from typing import ClassVar
+
+import trio
+
+from ..._errors import ConfigurationError, UnknownTopicError
+from ..._types import OffsetAndMetadata, TopicPartition
+from ..base import RebalanceListener, SessionSettings
+from .cluster import Cluster, Connection
+from .faults import CommitFault, Faults
+from .log import Headers, MemoryRecord
+from .protocol import AcceptedCommit, GroupState
+from .session import MemorySession, open_session
+from .transactions import Transaction
+
+__all__ = ["MemoryBroker"]
+
+_named: dict[str, MemoryBroker] = {}
+
+
+class MemoryBroker:
+    """A Kafka broker in memory; satisfies ``Transport``.
+
+    Args:
+        seed: Where latencies and chance faults are drawn from.
+        latency: Seconds that each request takes, or a range to draw from;
+            takes the place of the latency of ``faults``.
+        faults: What goes wrong by chance; nothing by default.
+        epoch: Timestamp, in seconds, of the moment at which the clock is first
+            read within a run.  The default is fixed, so that runs are equal;
+            give ``time.time()`` for timestamps of today.
+        initial_rebalance_delay: Seconds that an empty group waits for more
+            members before its first generation.
+    """
+
+    closed_errors: ClassVar[tuple[type[BaseException], ...]] = (trio.ClosedResourceError,)
+
+    def __init__(
+        self,
+        *,
+        seed: int = 0,
+        latency: float | tuple[float, float] = 0.0,
+        faults: Faults | None = None,
+        epoch: float = 1_700_000_000.0,
+        initial_rebalance_delay: float = 0.0,
+    ) -> None:
+        if faults is None:
+            faults = Faults(latency=latency)
+        elif latency != 0.0:
+            faults = replace(faults, latency=latency)
+        self._cluster = Cluster(
+            seed,
+            faults,
+            initial_rebalance_delay=initial_rebalance_delay,
+        )
+        self._epoch = epoch
+        self._round_robin: dict[str, int] = {}
+        self._transaction_numbers = itertools.count(1)
+        self._transactions: dict[str, Transaction] = {}
+
+    def __repr__(self) -> str:
+        cluster = self._cluster
+        return (
+            f"<MemoryBroker {'up' if cluster.reachable else 'down'},"
+            f" {len(cluster.topics)} topics, {len(cluster.connections)} sessions>"
+        )
+
+    # The broker as a transport
+
+    @classmethod
+    def named(cls, name: str) -> MemoryBroker:
+        """The broker of this name in this process, created on first use."""
+        if name not in _named:
+            _named[name] = cls()
+        return _named[name]
+
+    @staticmethod
+    def forget(name: str) -> None:
+        """Let the next :meth:`named` create a new one; nothing if there is none."""
+        _named.pop(name, None)
+
+    def connect(
+        self, settings: SessionSettings, listener: RebalanceListener
+    ) -> AbstractAsyncContextManager[MemorySession]:
+        """Open a session for the length of a block; leaving it leaves the group.
+
+        Cancelling the block leaves the group too, within ``commit_timeout``.
+
+        Raises:
+            ConfigurationError: A setting or client option is refused.
+            BrokerUnavailableError: The broker is down.
+        """
+        return open_session(self._cluster, settings, listener)
+
+    # Topics and records
+
+    @property
+    def topics(self) -> dict[str, int]:
+        """Number of partitions of each topic."""
+        return {topic: len(logs) for topic, logs in self._cluster.topics.items()}
+
+    def create_topic(self, name: str, partitions: int = 1) -> None:
+        """Create a topic.
+
+        Raises:
+            ConfigurationError: It exists, or there would be no partition.
+        """
+        if name in self._cluster.topics:
+            raise ConfigurationError(f"cannot create the topic {name!r}: it exists already")
+        if partitions < 1:
+            raise ConfigurationError(f"a topic has at least 1 partition, not {partitions}")
+        self._cluster.create(name, partitions)
+
+    def add_partitions(self, name: str, total: int) -> None:
+        """Let a topic have ``total`` partitions; groups notice with a heartbeat.
+
+        Raises:
+            ConfigurationError: It has more already.
+            UnknownTopicError: There is no such topic.
+        """
+        self._cluster.require_topics([name])
+        now = len(self._cluster.topics[name])
+        if total < now:
+            raise ConfigurationError(
+                f"cannot reduce the topic {name!r} from {now} to {total} partitions; delete it"
+            )
+        self._cluster.create(name, total)
+
+    def delete_topic(self, name: str) -> None:
+        """Delete a topic with its records; groups notice with a heartbeat."""
+        self._cluster.require_topics([name])
+        del self._cluster.topics[name]
+
+    def produce(
+        self,
+        topic: str,
+        value: bytes | None,
+        *,
+        key: bytes | None = None,
+        partition: int | None = None,
+        headers: Headers = (),
+        timestamp: int | None = None,
+    ) -> int:
+        """Append a record and return its offset.
+
+        Args:
+            topic: An existing topic.
+            value: Bytes; None is a tombstone.
+            key: Without a partition, equal keys go to the same one (CRC-32).
+            partition: Without one and without a key, partitions take turns.
+            headers: Pairs of name and value.
+            timestamp: Milliseconds since the epoch; by default the broker's clock.
+
+        Raises:
+            UnknownTopicError: There is no such partition.
+        """
+        if value is not None and not isinstance(value, bytes):
+            raise TypeError(f"a record's value is bytes or None, not {value!r}; encode it")
+        offset = self._cluster.log(self._choose(topic, key, partition)).append(
+            value,
+            key=key,
+            headers=headers,
+            timestamp=self._timestamp() if timestamp is None else timestamp,
+        )
+        self._cluster.wake()
+        return offset
+
+    def produce_many(
+        self,
+        topic: str,
+        values: Iterable[bytes | None],
+        *,
+        partition: int | None = None,
+        keys: Iterable[bytes | None] | None = None,
+        timestamp: int | None = None,
+    ) -> dict[TopicPartition, range]:
+        """Append many records at once, without headers.
+
+        Args:
+            topic: An existing topic.
+            values: The values.
+            partition: As for :meth:`produce`.
+            keys: The keys, as many as values.
+            timestamp: Milliseconds since the epoch, one for all of them.
+
+        Returns:
+            The offsets that were given, by partition.
+        """
+        pairs: list[tuple[bytes | None, bytes | None]]
+        if keys is None:
+            pairs = [(None, value) for value in values]
+        else:
+            pairs = list(zip(keys, values, strict=True))
+        stamp = self._timestamp() if timestamp is None else timestamp
+        sorted_out: dict[TopicPartition, list[tuple[bytes | None, bytes | None]]] = {}
+        if partition is not None:
+            sorted_out[self._choose(topic, None, partition)] = pairs
+        elif keys is None:
+            # Turns by slices, not by records: benchmarks fill logs with this.
+            turns = min(len(pairs), len(self._cluster.topics.get(topic, ())) or 1)
+            for first in range(turns):
+                sorted_out[self._choose(topic, None, None)] = pairs[first::turns]
+            self._round_robin[topic] = self._round_robin.get(topic, 0) + len(pairs) - turns
+        else:
+            for key, value in pairs:
+                sorted_out.setdefault(self._choose(topic, key, None), []).append((key, value))
+        result = {
+            tp: self._cluster.log(tp).extend(items, timestamp=stamp)
+            for tp, items in sorted_out.items()
+        }
+        self._cluster.wake()
+        return result
+
+    def transaction(self, producer_id: str = "producer") -> Transaction:
+        """Begin a transaction; ``with`` commits it, or aborts it on an exception.
+
+        One that is open under the same id is aborted, and its owner fenced.
+        """
+        if (old := self._transactions.get(producer_id)) is not None:
+            old.fence()
+        new = Transaction(
+            self._cluster,
+            next(self._transaction_numbers),
+            producer_id,
+            self._choose,
+            self._timestamp,
+        )
+        self._transactions[producer_id] = new
+        return new
+
+    begin_transaction = transaction
+
+    def append_marker(self, tp: TopicPartition) -> int:
+        """Take one offset without a record, as a control record does; return it."""
+        offset = self._cluster.log(tp).append_marker()
+        self._cluster.wake()
+        return offset
+
+    def delete_offsets(self, tp: TopicPartition, offsets: Collection[int]) -> None:
+        """Turn these records into holes."""
+        self._cluster.log(tp).delete_offsets(offsets)
+
+    def compact(self, tp: TopicPartition, *, keep: Collection[int] | None = None) -> None:
+        """Compact a partition: keep these offsets, or the last one of each key."""
+        log = self._cluster.log(tp)
+        if keep is None:
+            log.compact()
+        else:
+            kept = frozenset(keep)
+            log.delete_offsets([r.offset for r in log.records() if r.offset not in kept])
+
+    def delete_records(self, tp: TopicPartition, before: int) -> None:
+        """Delete the head of a log; the first offset becomes ``before``."""
+        self._cluster.log(tp).delete_before(before)
+        self._cluster.wake()
+
+    def truncate(self, tp: TopicPartition, offset: int) -> None:
+        """Drop the tail of a log from this offset on; its offsets are used again."""
+        self._cluster.log(tp).truncate(offset)
+        self._cluster.wake()
+
+    def corrupt(self, tp: TopicPartition, offset: int) -> None:
+        """Damage a record: polls raise ``CorruptRecordError`` when they get there."""
+        self._cluster.log(tp).corrupt(offset)
+
+    def repair(self, tp: TopicPartition, offset: int) -> None:
+        """Undo :meth:`corrupt`."""
+        self._cluster.log(tp).repair(offset)
+        self._cluster.wake()
+
+    def records(self, tp: TopicPartition, *, committed_only: bool = False) -> list[MemoryRecord]:
+        """Everything in a partition that a reader would be given."""
+        return self._cluster.log(tp).records(committed_only=committed_only)
+
+    def beginning_offset(self, tp: TopicPartition) -> int:
+        """The first offset available."""
+        return self._cluster.log(tp).start
+
+    def end_offset(self, tp: TopicPartition) -> int:
+        """The next offset to be written."""
+        return self._cluster.log(tp).end
+
+    # Groups
+
+    def committed(self, group: str, tp: TopicPartition) -> OffsetAndMetadata | None:
+        """What a group has committed, or None."""
+        return self._cluster.group(group).offsets.get(tp)
+
+    def set_committed(
+        self, group: str, tp: TopicPartition, offset: int | OffsetAndMetadata
+    ) -> None:
+        """Commit for a group as an administrator; it is not asked who it is."""
+        stored = OffsetAndMetadata(offset) if isinstance(offset, int) else offset
+        self._cluster.ask(group, lambda state, now: state.store("", -1, {tp: stored}, now))
+
+    def commit_history(self, group: str) -> list[AcceptedCommit]:
+        """Every commit that was stored, in order."""
+        return list(self._cluster.group(group).history)
+
+    def members(self, group: str) -> dict[str, frozenset[TopicPartition]]:
+        """The partitions of each member by its id, as last assigned."""
+        state = self._cluster.group(group)
+        return {member_id: member.assignment for member_id, member in state.members.items()}
+
+    def generation(self, group: str) -> int:
+        """Number of the current generation, 0 before the first."""
+        return self._cluster.group(group).generation
+
+    def group_state(self, group: str) -> GroupState:
+        """Where the group is between two generations."""
+        return self._cluster.group(group).state
+
+    def rebalance(self, group: str) -> None:
+        """Begin a rebalance; members learn of it with a heartbeat."""
+        self._cluster.ask(group, lambda state, now: state.force_rebalance(now))
+
+    def expire(self, member_id: str) -> None:
+        """Let a member's session expire now; it learns of it at its next contact.
+
+        Raises:
+            ConfigurationError: No group has such a member.
+        """
+        for name, group in self._cluster.groups().items():
+            if member_id in group.members:
+                self._cluster.ask(name, lambda state, now: state.leave(member_id, now))
+                return
+        raise ConfigurationError(f"cannot remove the member {member_id!r}: no group has it")
+
+    kick = expire
+
+    # Faults
+
+    @property
+    def faults(self) -> Faults:
+        """What goes wrong by chance, from now on."""
+        return self._cluster.injector.faults
+
+    @faults.setter
+    def faults(self, faults: Faults) -> None:
+        self._cluster.injector.faults = faults
+
+    def fail_next_commits(
+        self, n: int = 1, error: CommitFault | str = CommitFault.COORDINATOR_UNAVAILABLE
+    ) -> None:
+        """Let the next ``n`` commits that arrive fail, from whichever session.
+
+        Args:
+            n: How many.
+            error: How, as a :class:`CommitFault` or its value.
+        """
+        self._cluster.injector.fail_next_commits(n, CommitFault(error))
+
+    def down(self) -> None:
+        """Outage: requests wait, and sessions may expire meanwhile."""
+        self._cluster.reachable = False
+
+    def up(self) -> None:
+        """End of the outage; what was waiting arrives."""
+        self._cluster.reachable = True
+        self._cluster.gate.notify()
+
+    def pause_answers(self) -> None:
+        """Requests arrive and are done, but no answer comes back."""
+        self._cluster.answering = False
+
+    def resume_answers(self) -> None:
+        """The answers come back."""
+        self._cluster.answering = True
+        self._cluster.gate.notify()
+
+    def freeze(self, member_id: str) -> None:
+        """Nothing of this member's session reaches the broker, as if its process slept.
+
+        A frozen session that is closed does not leave its group: a crash.
+
+        Raises:
+            ConfigurationError: No session is this member.
+        """
+        self._connection(member_id).freeze()
+
+    def thaw(self, member_id: str) -> None:
+        """Undo :meth:`freeze`; what was waiting is sent now.
+
+        Raises:
+            ConfigurationError: No session is this member.
+        """
+        self._connection(member_id).thaw()
+
+    # Inside
+
+    def _connection(self, member_id: str) -> Connection:
+        for connection in self._cluster.connections:
+            if connection.member_id == member_id:
+                return connection
+        raise ConfigurationError(f"no session of this broker is the member {member_id!r} now")
+
+    def _timestamp(self) -> int:
+        return int((self._epoch + self._cluster.clock.elapsed()) * 1000)
+
+    def _choose(self, topic: str, key: bytes | None, partition: int | None) -> TopicPartition:
+        logs = self._cluster.topics.get(topic)
+        if logs is None:
+            self._cluster.require_topics([topic])
+            raise UnknownTopicError(topic)  # pragma: no cover - the line above raises
+        if partition is None:
+            if key is not None:
+                partition = zlib.crc32(key) % len(logs)
+            else:
+                turn = self._round_robin.get(topic, 0)
+                self._round_robin[topic] = turn + 1
+                partition = turn % len(logs)
+        return TopicPartition(topic, partition)
