@@ -96,6 +96,8 @@ class RebalanceBridge:
         except trio.RunFinishedError:
             return
         await question.answer
+        if kind == "revoked":
+            internals.forget_positions(self._client, question.tps)
 
     # -- in the Trio thread --------------------------------------------------------
 

@@ -24,6 +24,7 @@ __all__ = [
     "call_in_io_thread",
     "check",
     "fetch_committed",
+    "forget_positions",
     "positions",
     "release_parked",
     "release_poison",
@@ -52,7 +53,10 @@ def check(consumer: KafkaConsumer) -> None:
         (Fetcher.PartitionRecords, ("drain", "__bool__")),
         (getattr(consumer, "_net", None), ("call_soon_threadsafe",)),
         (getattr(consumer, "_coordinator", None), ("fetch_committed_offsets",)),
-        (getattr(consumer, "_subscription", None), ("assignment",)),
+        (
+            getattr(consumer, "_subscription", None),
+            ("assignment", "assign_from_subscribed", "partitions_auto_assigned"),
+        ),
         (getattr(consumer, "_manager", None), ("_auth_failures",)),
     )
     for owner, names in wanted:
@@ -93,6 +97,22 @@ def release_poison(consumer: KafkaConsumer) -> PoisonRecord | None:
     offset = records.next_fetch_offset
     records.drain()
     return PoisonRecord(tp, offset)
+
+
+def forget_positions(consumer: KafkaConsumer, revoked: Iterable[TopicPartition]) -> None:
+    """Take revoked partitions out of the client's assignment, with their positions.
+
+    In an eager rebalance kafka-python leaves the old assignment in place while
+    it joins, and a partition that comes back keeps the position it had been
+    *fetched* to (3.0.12; the Java client clears it).  What was fetched but not
+    processed before the revocation would then never be delivered, and the next
+    commit would pass it.  Call it in the IO thread, at the end of the listener.
+    """
+    subscription = consumer._subscription
+    gone = set(revoked)
+    kept = [tp for tp in subscription.assigned_partitions() if tp not in gone]
+    if subscription.partitions_auto_assigned():
+        subscription.assign_from_subscribed(kept)
 
 
 def positions(consumer: KafkaConsumer) -> Iterator[tuple[TopicPartition, int]]:

@@ -138,14 +138,14 @@ class PollLoop:
             return
         if len(self.polled) >= DEPTH:
             self._wait()
-            if not self._commands and len(self.polled) >= DEPTH and not self._stopping:
-                self._choke(True)
-                self._poll(0)
-            return
-        self._choke(False)
-        if self._stale_pauses:
-            self._apply_pauses()
-        batches = self._poll(round(STEP * 1000))
+            if self._commands or self._stopping or len(self.polled) < DEPTH:
+                return
+            self._choke(True)
+            # Brings positions at most; whatever comes must not be dropped.
+            batches = self._poll(0)
+        else:
+            self._choke(False)
+            batches = self._poll(round(STEP * 1000))
         if batches:
             self.polled.append(batches)
             self._deliver()
@@ -178,12 +178,13 @@ class PollLoop:
     def _apply_pauses(self) -> None:
         self._stale_pauses = False
         client = self._client
+        # The client insists on its own type of partition, though ours is equal.
         assigned = client.assignment()
         paused = client.paused()
-        wanted = assigned if self._choked else assigned & self._paused
+        wanted = {tp for tp in assigned if self._choked or tp in self._paused}
         if wanted - paused:
             client.pause(*(wanted - paused))
-        resumed = (paused & assigned) - wanted
+        resumed = {tp for tp in paused if tp in assigned and tp not in wanted}
         if resumed:
             client.resume(*resumed)
 
