@@ -1,11 +1,12 @@
 """Which stream gets which record of a batch, exactly once within an assignment.
 
 A :class:`Taker` is one stream's view of one assignment: the half-open interval
-of offsets it has been given.  Almost always every taker continues where the
-batch begins, and the batch goes to all of them as one :class:`Run`.  Only after
-a rewind, when a stream left records that nobody processed, does a batch reach
-back behind the position; then each record goes to the takers that have not had
-it, and to nobody if it is not owed.
+of offsets it has been given, and what it was given again below that.  Almost
+always every taker continues where the batch begins, and the batch goes to all
+of them as one :class:`Run`.  Only after a rewind, when a stream left records
+that nobody processed, does a batch reach back behind the position; then each
+owed record goes to the acknowledging takers that have not had it.  An observer
+only ever goes on where it is.
 """
 
 from __future__ import annotations
@@ -27,32 +28,45 @@ class Taker(Generic[S]):
     Attributes:
         stream: The stream, which this layer only passes on.
         bit: Its bit in the ledger, 0 for an observer.
-        since: First offset that it was given, None before the first.
+        since: Where it began, None before that: set it to None to begin anew.
         seen: Offset after the last one that it was given.
     """
 
-    __slots__ = ("bit", "seen", "since", "stream")
+    __slots__ = ("_again", "bit", "seen", "since", "stream")
 
     def __init__(self, stream: S, bit: int) -> None:
         self.stream = stream
         self.bit = bit
         self.since: int | None = None
         self.seen = 0
+        # Owed records of others, as half-open intervals.  They do not widen the
+        # interval of its own: what lies between was never given to it.
+        self._again: list[tuple[int, int]] = []
 
     def __repr__(self) -> str:
         return f"<Taker {self.stream!r} bit={self.bit:#x} [{self.since}, {self.seen})>"
 
+    def begin(self, offset: int) -> None:
+        """Begin at an offset, if it has not begun."""
+        if self.since is None:
+            self.since = self.seen = offset
+            self._again = []
+
     def had(self, offset: int) -> bool:
         """Whether this stream was given the record already."""
-        return self.since is not None and self.since <= offset < self.seen
+        if self.since is None:
+            return False
+        if offset >= self.since:
+            return offset < self.seen
+        return any(first <= offset < end for first, end in self._again)
 
     def give(self, first: int, end: int) -> None:
         """Note that it was given the records from ``first`` up to ``end``."""
-        if self.since is None:
-            self.since, self.seen = first, end
+        self.begin(first)
+        if first >= self.seen:
+            self.seen = end
         else:
-            self.since = min(self.since, first)
-            self.seen = max(self.seen, end)
+            self._again.append((first, end))
 
 
 @dataclass(frozen=True)
@@ -92,6 +106,11 @@ def plan_runs(
         if takers:
             yield Run(0, len(offsets), tuple(takers))
         return
+    if position is not None:
+        # From here on an acknowledging stream gets whatever is new.
+        for taker in takers:
+            if taker.bit:
+                taker.begin(position)
     owed = frozenset(ledger.owed())
     start = 0
     while start < len(offsets):
@@ -110,8 +129,10 @@ def plan_runs(
 def _takers_of(
     offset: int, position: int | None, owed: frozenset[int], takers: Sequence[Taker[S]]
 ) -> tuple[Taker[S], ...]:
-    fresh = position is None or offset >= position or offset in owed
-    return tuple(t for t in takers if not t.had(offset) and (fresh or not t.bit))
+    due = position is None or offset >= position or offset in owed
+    return tuple(
+        t for t in takers if (due and not t.had(offset) if t.bit else offset >= t.seen)
+    )
 
 
 def rewind_to(ledger: Ledger, takers: Iterable[Taker[S]], read: int | None) -> int | None:

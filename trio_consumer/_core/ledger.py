@@ -26,7 +26,8 @@ Three things may happen to an entry besides being finished:
   hand.  Nobody is waited for any more and the record is owed, but whoever still
   holds the message may acknowledge it, until it is delivered again.
 * *withdrawn*: the partition goes away before the record was handed out.  It is
-  owed, whatever other streams do.
+  owed, whatever other streams do, and messages of it that were abandoned can
+  no longer be acknowledged.
 
 An owed record is unfinished: it holds the committable offset back until it is
 delivered again (:meth:`Ledger.deliver` accepts exactly the owed records a
@@ -39,6 +40,7 @@ commit costs a fifth of the throughput in garbage collection alone.
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterator, MutableSequence, Sequence
 from itertools import pairwise
@@ -103,9 +105,10 @@ class DeliveredBatch:
         self._ledger = ledger
         self._row: MutableSequence[int] | bytes = _row(mask, len(offsets))
         self._low = 0
-        # (index, bit) of entries in hand when their stream or iterator went,
-        # and whether they may be delivered to another stream.
-        self._abandoned: dict[tuple[int, int], bool] | None = None
+        # Entries in hand when their stream or iterator went: index, bit, and
+        # whether they may be delivered to another stream.  An owed entry that
+        # is not in here is owed whatever the others do.
+        self._abandoned: dict[int, dict[int, bool]] | None = None
         self.offsets = offsets
         self.left = len(offsets)
         self.owed = 0
@@ -154,14 +157,20 @@ class DeliveredBatch:
 
     def _finish_abandoned(self, index: int, bit: int) -> bool:
         abandoned = self._abandoned
-        if abandoned is None or abandoned.pop((index, bit), None) is None:
+        assert abandoned is not None  # finish() looked
+        holders = abandoned.get(index, {})
+        if holders.pop(bit, None) is None:
             return False
-        if not any(other == index for other, _ in abandoned):
-            entry = self._row[index] & ~OWED
-            self._row[index] = entry if entry >= FIRST_STREAM_BIT else 0  # type: ignore[index]
+        entry = self._row[index]
+        if entry >= FIRST_STREAM_BIT:
+            entry |= TOUCHED
+        if not holders:
+            del abandoned[index]
+            entry &= ~OWED
             self.owed -= 1
-            if not self.left:
-                self._ledger._settle(self)
+        self._row[index] = entry  # type: ignore[index]
+        if not self.left:
+            self._ledger._settle(self)
         return True
 
     def release(self, start: int, stop: int, bit: int) -> None:
@@ -181,6 +190,9 @@ class DeliveredBatch:
                 continue
             changed = True
             entry ^= bit
+            if force and self._abandoned:
+                # Nobody's late acknowledgement makes up for this stream's part.
+                self._abandoned.pop(index, None)
             last = entry < FIRST_STREAM_BIT
             if not entry & OWED and (force or (last and not entry & TOUCHED)):
                 entry |= OWED
@@ -202,18 +214,20 @@ class DeliveredBatch:
         """
         row = self._row
         entry = row[index]
-        if self._abandoned is not None and (index, bit) in self._abandoned:
-            self._abandoned[index, bit] = self._abandoned[index, bit] or again
+        abandoned = self._abandoned = self._abandoned or {}
+        holders = abandoned.get(index, {})
+        if bit in holders:
+            holders[bit] |= again
             return
         if not entry & bit:
             return
-        if self._abandoned is None:
-            self._abandoned = {}
-        self._abandoned[index, bit] = again
         entry ^= bit
         if not entry & OWED:
             entry |= OWED
             self.owed += 1
+            abandoned[index] = {bit: again}
+        elif holders:
+            holders[bit] = again
         if entry < FIRST_STREAM_BIT:
             entry &= OWED
             self.left -= 1
@@ -223,10 +237,9 @@ class DeliveredBatch:
 
     def abandon_all(self, bit: int) -> None:
         """Abandon every entry that the closing stream still has in hand."""
-        if self._abandoned is not None:
-            for index, other in list(self._abandoned):
-                if other == bit:
-                    self._abandoned[index, bit] = True
+        for holders in (self._abandoned or {}).values():
+            if bit in holders:
+                holders[bit] = True
         for index in range(self._low, len(self._row)):
             if self._row[index] & bit:
                 self.abandon(index, bit, again=True)
@@ -248,8 +261,7 @@ class DeliveredBatch:
         """Whether an entry is owed, awaited from no stream, and free for another."""
         if self._row[index] != OWED:
             return False
-        held = [again for (other, _), again in (self._abandoned or {}).items() if other == index]
-        return all(held)
+        return self._abandoned is None or all(self._abandoned.get(index, {}).values())
 
     def forget(self, index: int) -> None:
         """Take an owed entry out: it is delivered again under a new entry.
@@ -258,8 +270,7 @@ class DeliveredBatch:
         message now.
         """
         if self._abandoned:
-            for key in [key for key in self._abandoned if key[0] == index]:
-                del self._abandoned[key]
+            self._abandoned.pop(index, None)
         self._row[index] = 0  # type: ignore[index]
         self.owed -= 1
 
@@ -304,6 +315,12 @@ class CountedBatch(DeliveredBatch):
 class Ledger:
     """The account of one assignment of one partition.
 
+    Args:
+        on_count: Told the number of acknowledgements, if anybody counts them.
+        pin_start: Commit the place where reading starts too.  Where a reset to
+            the end of the log chose it, what is produced between two
+            assignments would otherwise be skipped.
+
     Attributes:
         tp: The partition.
         position: Offset after the last delivered record (or the hole behind
@@ -320,6 +337,7 @@ class Ledger:
         "_confirmed_below",
         "_delivered",
         "_on_count",
+        "_pin_start",
         "_scattered",
         "_start",
         "closed",
@@ -330,9 +348,14 @@ class Ledger:
     )
 
     def __init__(
-        self, tp: TopicPartition, *, on_count: Callable[[int], object] | None = None
+        self,
+        tp: TopicPartition,
+        *,
+        on_count: Callable[[int], object] | None = None,
+        pin_start: bool = False,
     ) -> None:
         self.tp = tp
+        self._pin_start = pin_start
         self.position: int | None = None
         self.committed: int | None = None
         self.closed = False
@@ -370,13 +393,16 @@ class Ledger:
             mask: The bits of the streams that have to finish them.
 
         Raises:
-            ValueError: The ledger is closed, the mask has no stream, or an
-                offset below the position is not owed.  Nothing has changed.
+            ValueError: The ledger is closed, there are no offsets, the mask has
+                no stream, or an offset below the position is not owed.
+                Nothing has changed.
         """
         if self.closed:
             raise ValueError(f"{self.tp}: deliver after the assignment ended")
         if mask < FIRST_STREAM_BIT or mask & (FIRST_STREAM_BIT - 1):
             raise ValueError(f"{self.tp}: no stream has to finish these records: {mask:#x}")
+        if not offsets:
+            raise ValueError(f"{self.tp}: deliver without a record")
         offsets = as_offsets(offsets)
         self.begin(offsets[0])
         position = self.position
@@ -409,11 +435,8 @@ class Ledger:
     def _find_owed(self, offset: int) -> tuple[DeliveredBatch, int] | None:
         for batch in self._batches:
             if batch.owed and batch.offsets[0] <= offset <= batch.offsets[-1]:
-                try:
-                    index = batch.offsets.index(offset)
-                except ValueError:
-                    continue
-                if batch.owed_again(index):
+                index = bisect_left(batch.offsets, offset)
+                if batch.offsets[index] == offset and batch.owed_again(index):
                     return batch, index
         return None
 
@@ -466,7 +489,8 @@ class Ledger:
                 ),
                 default=(self.position, self._delivered),
             )
-        if offset == (self._start if self.committed is None else self.committed):
+        start = None if self._pin_start else self._start
+        if offset == (start if self.committed is None else self.committed):
             return None
         return Snapshot(offset, below)
 

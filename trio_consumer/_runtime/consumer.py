@@ -234,7 +234,9 @@ class Consumer:
     def pause_partitions(self, tps: Iterable[TopicPartition]) -> None:
         """Stop fetching these partitions; what is buffered is still handed out.
 
-        Partitions that this member does not have are passed over.
+        It lasts as long as the assignment: a partition that a rebalance brings
+        back is not paused (as in Kafka's own client).  Partitions that this
+        member does not have are passed over.
         """
         self._partitions.hold([TopicPartition(*tp) for tp in tps], PauseReason.USER)
 
@@ -447,7 +449,9 @@ async def open_consumer(
         connect_timeout: Seconds to wait for a first answer of any broker.
         auto_offset_reset: Where to start without a committed offset, or when it
             is out of range: ``"earliest"``, ``"latest"``, or ``"none"`` to raise
-            :class:`OffsetOutOfRangeError`.
+            :class:`OffsetOutOfRangeError`.  With ``"latest"`` the starting
+            place is committed too, or a rebalance before the first commit would
+            skip what was produced meanwhile.
         isolation_level: ``"read_committed"`` leaves out records of transactions
             that are open or were aborted.
         max_buffered: Messages buffered for each stream at which fetching pauses.
@@ -506,7 +510,11 @@ async def open_consumer(
     body_error: BaseException | None = None
     try:
         async with address.connect(settings, listener) as session, trio.open_nursery() as nursery:
-            partitions = Partitions(session, committer.acknowledged if commit_every else None)
+            partitions = Partitions(
+                session,
+                committer.acknowledged if commit_every else None,
+                pin_start=auto_offset_reset == "latest",
+            )
             committer.attach(session, partitions)
             listener.target = rebalancer = Rebalancer(
                 partitions,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 from collections import deque
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import trio
@@ -108,13 +109,20 @@ class Partitions:
     Args:
         session: The client, to pause, resume and seek.
         on_count: Told the number of acknowledgements, if commits go by count.
+        pin_start: See :class:`Ledger`.
     """
 
-    def __init__(self, session: Session, on_count: Callable[[int], object] | None) -> None:
+    def __init__(
+        self,
+        session: Session,
+        on_count: Callable[[int], object] | None,
+        *,
+        pin_start: bool,
+    ) -> None:
         self.flow = Flow()
         self.streams: list[Stream] = []
         self._session = session
-        self._on_count = on_count
+        self._new_ledger = partial(Ledger, on_count=on_count, pin_start=pin_start)
         self._assignments: dict[TopicPartition, Assignment] = {}
         self._bits: dict[Stream, int] = {}
         self._flow_stopped = False
@@ -135,7 +143,7 @@ class Partitions:
         """Begin an assignment of each partition, with an empty account."""
         added = []
         for tp in sorted(tps):
-            assignment = Assignment(tp, Ledger(tp, on_count=self._on_count))
+            assignment = Assignment(tp, self._new_ledger(tp))
             self._assignments[tp] = assignment
             added.append(assignment)
             for stream in self.streams:
@@ -187,7 +195,7 @@ class Partitions:
             taker.seen = 0
         assignment.ledger.close()
         assignment._settled.unpark_all()
-        assignment.ledger = Ledger(assignment.tp, on_count=self._on_count)
+        assignment.ledger = self._new_ledger(assignment.tp)
         assignment.jump(offset)
 
     # -- streams ---------------------------------------------------------------

@@ -13,6 +13,8 @@ What every transport keeps:
   partition, :meth:`Session.poll` returns none of its records, until
   ``assigned`` has returned for it.  From the moment :meth:`Session.seek` is
   called, it returns none from before the seek.
+* The first batch of an assignment tells where reading starts; it is empty if
+  there is nothing to read yet.
 * Membership does not depend on :meth:`Session.poll` being called: heartbeats
   (and the client's own polling) go on while the runtime is busy, with a
   bounded number of polled batches held.

@@ -26,6 +26,7 @@ __all__ = [
     "fetch_committed",
     "forget_positions",
     "positions",
+    "refresh_metadata",
     "release_parked",
     "release_poison",
 ]
@@ -45,19 +46,20 @@ def check(consumer: KafkaConsumer) -> None:
         ConfigurationError: A name has moved.
     """
     wanted: Iterable[tuple[Any, tuple[str, ...]]] = (
-        (consumer, ("_fetcher", "_subscription", "_coordinator", "_net", "_manager")),
+        (consumer, ("_fetcher", "_subscription", "_coordinator", "_cluster", "_net", "_manager")),
         (
             getattr(consumer, "_fetcher", None),
             ("_next_partition_records", "_paused_partition_records", "_completed_fetches"),
         ),
         (Fetcher.PartitionRecords, ("drain", "__bool__")),
-        (getattr(consumer, "_net", None), ("call_soon_threadsafe",)),
+        (getattr(consumer, "_net", None), ("call_soon_threadsafe", "run")),
+        (getattr(consumer, "_cluster", None), ("request_update",)),
         (getattr(consumer, "_coordinator", None), ("fetch_committed_offsets",)),
         (
             getattr(consumer, "_subscription", None),
             ("assignment", "assign_from_subscribed", "partitions_auto_assigned"),
         ),
-        (getattr(consumer, "_manager", None), ("_auth_failures",)),
+        (getattr(consumer, "_manager", None), ("_auth_failures", "wait_for")),
     )
     for owner, names in wanted:
         missing = [name for name in names if not hasattr(owner, name)]
@@ -113,6 +115,21 @@ def forget_positions(consumer: KafkaConsumer, revoked: Iterable[TopicPartition])
     kept = [tp for tp in subscription.assigned_partitions() if tp not in gone]
     if subscription.partitions_auto_assigned():
         subscription.assign_from_subscribed(kept)
+
+
+def refresh_metadata(consumer: KafkaConsumer, timeout_ms: int) -> None:
+    """Wait for fresh metadata of the subscribed topics, before the first join.
+
+    The client remembers the partitions that it knew of when the group was last
+    assigned, and joins again when that changes.  If it joins before the
+    metadata of a new subscription has come, every start costs the whole group
+    a second rebalance (3.0.12; for patterns it waits by itself).
+
+    Raises:
+        kafka.errors.KafkaError: No answer in time; joining works all the same.
+    """
+    update = consumer._cluster.request_update()
+    consumer._net.run(consumer._manager.wait_for, update, timeout_ms)
 
 
 def positions(consumer: KafkaConsumer) -> Iterator[tuple[TopicPartition, int]]:

@@ -17,6 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kafka import errors
@@ -37,6 +38,9 @@ logger = logging.getLogger("trio_consumer.fetcher")
 STEP = 0.1
 """Seconds a poll may block: about 1 % of a core when idle, and the delay of a seek
 or a stop while nothing arrives."""
+
+METADATA_PATIENCE_MS = 2000
+"""Milliseconds to wait for metadata before a join: it only saves a rebalance."""
 
 DEPTH = 3
 """Polls that may wait for the Trio side.  One keeps the thread from waiting for a
@@ -158,6 +162,8 @@ class PollLoop:
         if isinstance(command, Subscribe):
             self._client.subscribe(sorted(command.topics), listener=self._listener)
             self._subscribed = True
+            with suppress(errors.KafkaError):
+                internals.refresh_metadata(self._client, METADATA_PATIENCE_MS)
             return
         tp, offset = command
         self._seeks[tp] = self._seeks.get(tp, 0) + 1

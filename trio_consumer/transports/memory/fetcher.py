@@ -27,12 +27,16 @@ __all__ = ["Fetcher"]
 
 @dataclass(slots=True)
 class _Held:
-    """One partition of the assignment; the position is None until first needed."""
+    """One partition of the assignment; the position is None until first needed.
+
+    The first batch tells where reading starts, even if there is nothing to read.
+    """
 
     tp: TopicPartition
     position: int | None = None
     paused: bool = False
     ready: bool = False
+    reported: bool = False
 
 
 class Fetcher:
@@ -153,7 +157,9 @@ class Fetcher:
                     f"cannot read {held.tp} offset {position}: the record is corrupt."
                     f" Everything below it was delivered; seek to {position + 1} to leave it out",
                 )
-            return None
+            if held.reported:
+                return None
+        held.reported = True
         held.position = found.next_offset
         return PolledBatch(held.tp, found.records, found.next_offset, log.end)
 
