@@ -1,0 +1,164 @@
+"""The two brokers that the conformance suite runs against, behind one face.
+
+A backend makes topics, produces, and tells what the broker has committed, all
+inside a running Trio program.  What it says comes from the broker itself and
+not from the library under test.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol
+
+import trio
+from confluent_kafka import Producer
+from trio.testing import MockClock
+
+from trio_consumer import TP, Consumer, open_consumer
+from trio_consumer.testing import MemoryBroker
+
+from ..kafka.cluster import Cluster
+
+Value = bytes | None
+
+_serial = itertools.count(1)
+
+
+class Backend(Protocol):
+    """A broker to test against."""
+
+    name: str
+
+    def run(self, main: Callable[[], Awaitable[object]]) -> None:
+        """Run a Trio program, on the clock that suits this broker."""
+
+    async def topic(self, partitions: int = 1) -> str:
+        """Make a topic with a new name."""
+
+    async def produce(self, topic: str, values: Sequence[Value], partition: int = 0) -> None:
+        """Append values to a partition; returns when they can be read."""
+
+    async def produce_transaction(
+        self, topic: str, values: Sequence[Value], partition: int = 0, *, commit: bool = True
+    ) -> None:
+        """Append values in one transaction, which leaves a marker behind them."""
+
+    async def committed(self, group: str, tp: TP) -> int | None:
+        """The committed offset that the broker has, None without one."""
+
+    async def end(self, tp: TP) -> int:
+        """The end of a partition."""
+
+    def consumer(self, group: str, **options: Any) -> AbstractAsyncContextManager[Consumer]:
+        """Open a consumer with timeouts that suit a test."""
+
+
+def new_group() -> str:
+    """A group name that no other test uses."""
+    return f"group-{next(_serial)}"
+
+
+class MemoryBackend:
+    """The memory broker under a virtual clock."""
+
+    name = "memory"
+
+    def __init__(self) -> None:
+        self.broker = MemoryBroker(seed=1, latency=0.001)
+
+    def run(self, main: Callable[[], Awaitable[object]]) -> None:
+        trio.run(main, clock=MockClock(autojump_threshold=0))
+
+    async def topic(self, partitions: int = 1) -> str:
+        name = f"topic-{next(_serial)}"
+        self.broker.create_topic(name, partitions)
+        return name
+
+    async def produce(self, topic: str, values: Sequence[Value], partition: int = 0) -> None:
+        for value in values:
+            self.broker.produce(topic, value, partition=partition)
+
+    async def produce_transaction(
+        self, topic: str, values: Sequence[Value], partition: int = 0, *, commit: bool = True
+    ) -> None:
+        transaction = self.broker.transaction()
+        for value in values:
+            transaction.produce(topic, value, partition=partition)
+        if commit:
+            transaction.commit()
+        else:
+            transaction.abort()
+
+    async def committed(self, group: str, tp: TP) -> int | None:
+        stored = self.broker.committed(group, tp)
+        return None if stored is None else stored.offset
+
+    async def end(self, tp: TP) -> int:
+        return self.broker.end_offset(tp)
+
+    def consumer(self, group: str, **options: Any) -> AbstractAsyncContextManager[Consumer]:
+        return open_consumer(self.broker, group=group, **options)
+
+
+class KafkaBackend:
+    """A real Kafka on the real clock."""
+
+    name = "kafka"
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+
+    def run(self, main: Callable[[], Awaitable[object]]) -> None:
+        async def limited() -> None:
+            with trio.fail_after(90):
+                await main()
+
+        trio.run(limited)
+
+    async def topic(self, partitions: int = 1) -> str:
+        name = f"conformance-{next(_serial)}"
+        await trio.to_thread.run_sync(self.cluster.create_topic, name, partitions)
+        return name
+
+    async def produce(self, topic: str, values: Sequence[Value], partition: int = 0) -> None:
+        await trio.to_thread.run_sync(self._produce, topic, values, partition, None)
+
+    async def produce_transaction(
+        self, topic: str, values: Sequence[Value], partition: int = 0, *, commit: bool = True
+    ) -> None:
+        await trio.to_thread.run_sync(self._produce, topic, values, partition, commit)
+
+    def _produce(
+        self, topic: str, values: Sequence[Value], partition: int, commit: bool | None
+    ) -> None:
+        options: dict[str, Any] = {"bootstrap.servers": self.cluster.bootstrap, "linger.ms": 5}
+        if commit is not None:
+            options["transactional.id"] = f"transaction-{next(_serial)}"
+        producer = Producer(options)
+        if commit is not None:
+            producer.init_transactions(30)
+            producer.begin_transaction()
+        for value in values:
+            producer.produce(topic, value, partition=partition)
+            producer.poll(0)
+        producer.flush(30)
+        if commit is True:
+            producer.commit_transaction(30)
+        elif commit is False:
+            producer.abort_transaction(30)
+
+    async def committed(self, group: str, tp: TP) -> int | None:
+        stored = await trio.to_thread.run_sync(self.cluster.group_offsets, group)
+        found = stored.get((tp.topic, tp.partition))
+        return None if found is None else found[0]
+
+    async def end(self, tp: TP) -> int:
+        ends = await trio.to_thread.run_sync(self.cluster.end_offsets, tp.topic)
+        return ends[tp.partition]
+
+    def consumer(self, group: str, **options: Any) -> AbstractAsyncContextManager[Consumer]:
+        client = {"heartbeat_interval_ms": 300, **options.pop("client_options", {})}
+        url = f"kafka://{self.cluster.bootstrap}"
+        return open_consumer(url, group=group, client_options=client, **options)
