@@ -88,7 +88,8 @@ class RebalanceBridge:
     async def _ask(self, kind: str, tps: Any) -> None:
         question = Question(kind, frozenset(TopicPartition(*tp) for tp in tps), Future())
         with self._lock:
-            if self._closed or not question.tps:
+            # An assignment without new partitions still brings a generation.
+            if self._closed or not (question.tps or kind == "assigned"):
                 return
             self._open.add(question.answer)
         try:
