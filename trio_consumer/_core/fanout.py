@@ -130,9 +130,7 @@ def _takers_of(
     offset: int, position: int | None, owed: frozenset[int], takers: Sequence[Taker[S]]
 ) -> tuple[Taker[S], ...]:
     due = position is None or offset >= position or offset in owed
-    return tuple(
-        t for t in takers if (due and not t.had(offset) if t.bit else offset >= t.seen)
-    )
+    return tuple(t for t in takers if (due and not t.had(offset) if t.bit else offset >= t.seen))
 
 
 def rewind_to(ledger: Ledger, takers: Iterable[Taker[S]], read: int | None) -> int | None:

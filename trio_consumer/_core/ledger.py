@@ -25,13 +25,14 @@ Three things may happen to an entry besides being finished:
 * *abandoned*: the stream closes (or its iterator is gone) with the record in
   hand.  Nobody is waited for any more and the record is owed, but whoever still
   holds the message may acknowledge it, until it is delivered again.
-* *withdrawn*: the partition goes away before the record was handed out.  It is
-  owed, whatever other streams do, and messages of it that were abandoned can
-  no longer be acknowledged.
+* *withdrawn*: the partition goes away, or the stream fails, before the record
+  was handed out.  It is owed, whatever other streams do, and messages of it that
+  were abandoned can no longer be acknowledged.
 
 An owed record is unfinished: it holds the committable offset back until it is
 delivered again (:meth:`Ledger.deliver` accepts exactly the owed records a
-second time) or the assignment ends.
+second time) or the assignment ends.  Streams that still have it keep their part
+in the first entry; the record is finished once all of its entries are.
 
 The ledger holds offsets, never records: keeping records alive until their
 commit costs a fifth of the throughput in garbage collection alone.
@@ -178,7 +179,7 @@ class DeliveredBatch:
         self._give_back(start, stop, bit, force=False)
 
     def withdraw(self, start: int, stop: int, bit: int) -> None:
-        """Give back entries never handed out, of a partition that goes away."""
+        """Give back entries never handed out that some stream still has to get."""
         self._give_back(start, stop, bit, force=True)
 
     def _give_back(self, start: int, stop: int, bit: int, *, force: bool) -> None:
@@ -258,20 +259,23 @@ class DeliveredBatch:
         return self._low if self._low < size else None
 
     def owed_again(self, index: int) -> bool:
-        """Whether an entry is owed, awaited from no stream, and free for another."""
-        if self._row[index] != OWED:
+        """Whether an entry is owed, and another stream may get the record."""
+        if not self._row[index] & OWED:
             return False
         return self._abandoned is None or all(self._abandoned.get(index, {}).values())
 
-    def forget(self, index: int) -> None:
-        """Take an owed entry out: it is delivered again under a new entry.
+    def supersede(self, index: int) -> None:
+        """Owe an entry no longer: the record is delivered again under a new one.
 
         Whoever abandoned it can no longer acknowledge it: somebody else has the
-        message now.
+        message now.  Streams that still have it keep their bits.
         """
         if self._abandoned:
             self._abandoned.pop(index, None)
-        self._row[index] = 0  # type: ignore[index]
+        entry = self._row[index] & ~OWED
+        if entry:
+            entry |= TOUCHED  # the new entry decides what happens to the record
+        self._row[index] = entry  # type: ignore[index]
         self.owed -= 1
 
     def unfinished(self) -> Iterator[int]:
@@ -422,23 +426,24 @@ class Ledger:
 
     def _take_owed(self, offsets: Sequence[int]) -> int:
         places = [self._find_owed(offset) for offset in offsets]
-        found = [place for place in places if place is not None]
-        if len(found) < len(offsets):
-            missing = offsets[places.index(None)]
+        if not all(places):
+            missing = offsets[places.index([])]
             raise ValueError(f"{self.tp}: offset {missing} was delivered already and is not owed")
-        for batch, index in found:
-            batch.forget(index)
+        first, index = places[0][0]
+        for place in places:
+            for batch, at in place:
+                batch.supersede(at)
         self._drop_finished()
-        first, index = found[0]
         return first.rank + index
 
-    def _find_owed(self, offset: int) -> tuple[DeliveredBatch, int] | None:
+    def _find_owed(self, offset: int) -> list[tuple[DeliveredBatch, int]]:
+        found = []
         for batch in self._batches:
             if batch.owed and batch.offsets[0] <= offset <= batch.offsets[-1]:
                 index = bisect_left(batch.offsets, offset)
                 if batch.offsets[index] == offset and batch.owed_again(index):
-                    return batch, index
-        return None
+                    found.append((batch, index))
+        return found
 
     def advance(self, next_offset: int) -> None:
         """Move the position over a hole: nothing below it is to come."""
@@ -501,7 +506,9 @@ class Ledger:
 
     @property
     def unfinished_count(self) -> int:
-        """Delivered records that are not finished."""
+        """Number of delivered records that are not finished."""
+        if self._scattered:
+            return len(self.unfinished())
         return sum(batch.count_unfinished() for batch in self._batches)
 
     @property
@@ -513,21 +520,27 @@ class Ledger:
 
     @property
     def replay(self) -> int:
-        """Records that would be delivered again if this process died now."""
+        """Records that would be delivered again if this process died now.
+
+        An upper bound after owed records came again: then it may count some
+        that lie below the committed offset.
+        """
         return self._delivered - self._confirmed_below
 
     def unfinished(self) -> list[int]:
         """Every unfinished offset, ascending."""
-        return sorted(offset for batch in self._batches for offset in batch.unfinished())
+        return sorted({offset for batch in self._batches for offset in batch.unfinished()})
 
     def owed(self) -> list[int]:
-        """Offsets that nobody processed and another stream may get, ascending."""
+        """Offsets of which a part is owed that another stream may get, ascending."""
         return sorted(
-            offset
-            for batch in self._batches
-            if batch.owed
-            for index, offset in enumerate(batch.offsets)
-            if batch.owed_again(index)
+            {
+                offset
+                for batch in self._batches
+                if batch.owed
+                for index, offset in enumerate(batch.offsets)
+                if batch.owed_again(index)
+            }
         )
 
     # -- for the batches -----------------------------------------------------
@@ -552,5 +565,5 @@ class Ledger:
                 batches.popleft()
 
     def _count(self, finished: int) -> None:
-        if self._on_count is not None:
-            self._on_count(finished)
+        assert self._on_count is not None  # else no batch counts
+        self._on_count(finished)

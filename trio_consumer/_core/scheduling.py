@@ -39,6 +39,7 @@ class SchedulingStrategy(Protocol):
         Returns:
             Slices that cover every record once, ascending inside a partition.
         """
+        ...
 
 
 class RoundRobin:
