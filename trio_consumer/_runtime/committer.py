@@ -53,7 +53,8 @@ class Committer:
 
     def acknowledged(self, count: int) -> None:
         """Count acknowledgements, for ``commit_every``."""
-        if self._policy.acknowledged(count):
+        # A back-off is not shortened, so there is nothing to wake up for.
+        if self._policy.acknowledged(count) and not self._policy.failures:
             self._wakeup.set()
 
     async def run(self) -> None:
@@ -70,27 +71,26 @@ class Committer:
             self._wakeup = trio.Event()
             if self._policy.should_commit(trio.current_time()):
                 await self._tick()
-            else:
-                # Acknowledgements are enough but a back-off is on: sleep it out.
-                await trio.sleep_until(self._policy.wake_at())
 
     async def _tick(self) -> None:
         try:
-            await self.commit(_everything)
+            await self.commit()
         except CommitFailedError as exc:
             if not (exc.retriable or exc.stale):
                 raise
             report = self._policy.failed(trio.current_time())
             if report is Report.FAILING:
-                logger.warning(
+                # In the middle of a rebalance a refusal is no trouble.
+                logger.log(
+                    logging.INFO if exc.stale else logging.WARNING,
                     "commit failed, what is finished stays uncommitted and would be delivered"
                     " again after a crash; trying again: %s",
                     exc,
                     extra={"offsets": exc.offsets},
                 )
 
-    async def commit(self, selected: Selection) -> bool:
-        """Commit what is finished now.
+    async def commit(self, selected: Selection | None = None) -> bool:
+        """Commit what is finished now: of some assignments, or (None) of all.
 
         A commit that is under way is waited for first, then what was finished
         meanwhile is committed too.  Cancelling waits for the broker's answer to
@@ -105,11 +105,16 @@ class Committer:
         async with self._lock:
             return await self._commit_locked(selected)
 
-    async def _commit_locked(self, selected: Selection) -> bool:
-        self._policy.started()
+    async def _commit_locked(self, selected: Selection | None) -> bool:
+        # The timetable is that of all partitions: a part of them, however often
+        # it is committed, does not put off the rest.
+        if selected is None:
+            self._policy.started()
         taken: dict[TopicPartition, tuple[Ledger, Snapshot]] = {}
         for assignment in self._partitions:
-            if assignment.state is AssignmentState.CLOSED or not selected(assignment):
+            if assignment.state is AssignmentState.CLOSED:
+                continue
+            if selected is not None and not selected(assignment):
                 continue
             snapshot = assignment.ledger.snapshot()
             if snapshot is not None:
@@ -124,8 +129,9 @@ class Committer:
             for ledger, snapshot in taken.values():
                 ledger.confirm(snapshot)
             self.commits += 1
-        if self._policy.succeeded(trio.current_time()) is Report.RECOVERED:
+        if selected is None and self._policy.succeeded(trio.current_time()) is Report.RECOVERED:
             logger.info("commits succeed again")
+            self._wakeup.set()  # the ticker still sleeps out the back-off
         return bool(taken)
 
     async def last_commit(self, assignments: Collection[Assignment], deadline: float) -> None:
@@ -154,7 +160,3 @@ class Committer:
         """Wait until no commit is in flight."""
         async with self._lock:
             pass
-
-
-def _everything(assignment: Assignment) -> bool:
-    return True

@@ -121,7 +121,11 @@ class Conductor:
                 assignment.cursor,
                 first,
             )
+            reading = assignment.reading
             self._partitions.restart(assignment, None)
+            # Polls come in order: what the fetcher has noted since is from the
+            # new place too, and nothing would read it again.
+            assignment.reading = reading
         if assignment.cursor is None:
             assignment.ledger.begin(first)
         assignment.cursor = batch.next_offset
@@ -161,6 +165,8 @@ class Conductor:
             offsets = _offsets(records)
             for run in plan_runs(offsets, ledger, assignment.takers):
                 self._give(assignment, records, offsets, run)
+        elif assignment.observed:
+            return
         else:
             end = batch.next_offset if before is None else before
         # The position moves over a hole at the end of the batch, but only if
@@ -184,7 +190,7 @@ class Conductor:
             entries = assignment.ledger.deliver(offsets, mask)
         else:
             assignment.observed = True
-        shared: dict[Deserializers, Decode] = {}
+        shared: list[tuple[Deserializers, Decode]] = []
         for taker in run.takers:
             stream = taker.stream
             taker.give(offsets[0], offsets[-1] + 1)
@@ -207,20 +213,22 @@ def _decode(
     deserializers: Deserializers,
     records: Sequence[Record],
     run: Run[Stream],
-    shared: dict[Deserializers, Decode],
+    shared: list[tuple[Deserializers, Decode]],
 ) -> Decode | None:
     """How a stream decodes these records; shared with those that decode alike."""
     if deserializers == (None, None):
         return None
-    decode = shared.get(deserializers)
-    if decode is None:
-        alike = sum(1 for taker in run.takers if taker.stream.deserializers == deserializers)
-        if alike > 1:
-            decode = SharedDecoding(deserializers, records).decode
-        else:
+    # Not a dictionary: a callable object need not be hashable.
+    for other, decode in shared:
+        if other == deserializers:
+            return decode
+    alike = sum(1 for taker in run.takers if taker.stream.deserializers == deserializers)
+    if alike > 1:
+        decode = SharedDecoding(deserializers, records).decode
+    else:
 
-            def decode(index: int) -> tuple[object, object]:
-                return deserializers.decode(records[index])
+        def decode(index: int, /) -> tuple[object, object]:
+            return deserializers.decode(records[index])
 
-        shared[deserializers] = decode
+    shared.append((deserializers, decode))
     return decode

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Collection, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -138,8 +138,8 @@ class Consumer:
     def _open_stream(self, stream: Stream) -> None:
         self._partitions.open_stream(stream)
 
-    def _close_stream(self, stream: Stream) -> None:
-        self._partitions.close_stream(stream)
+    def _close_stream(self, stream: Stream, *, failed: bool) -> None:
+        self._partitions.close_stream(stream, failed=failed)
 
     def _pressure_changed(self, stream: Stream) -> None:
         self._partitions.pressure_changed(stream)
@@ -185,7 +185,7 @@ class Consumer:
         waits for the answer, at most ``commit_timeout``.
         """
         if topics is None:
-            return await self._committer.commit(lambda assignment: True)
+            return await self._committer.commit()
         if isinstance(topics, str):
             topics = [topics]
         chosen = frozenset(topics)
@@ -370,9 +370,10 @@ class Consumer:
 
     def _give_back(self) -> None:
         """Take back what the streams never handed out, so only hands are waited for."""
+        # Held first: a buffer that drains would take in what is pending.
+        self._partitions.stop_flow()
         for stream in list(self._partitions.streams):
             stream._remove(None, DeliveredBatch.withdraw)
-        self._partitions.stop_flow()
 
     async def _stop(self, drain: float, commit_timeout: float) -> None:
         """Stop handing out, wait for what is in hand, commit what is finished.
@@ -425,7 +426,7 @@ async def open_consumer(
     on_partitions_revoked: RebalanceCallback | None = None,
     on_partitions_lost: RebalanceCallback | None = None,
     client_options: Mapping[str, Any] | None = None,
-) -> AsyncIterator[Consumer]:
+) -> AsyncGenerator[Consumer, None]:
     """Join a consumer group and consume inside the block.
 
     Leaving the block stops in this order: nothing more is handed out; messages
@@ -507,7 +508,7 @@ async def open_consumer(
     address = resolve(transport)
     committer = Committer(policy, commit_timeout=commit_timeout)
     listener = _Listener()
-    body_error: BaseException | None = None
+    failures: list[BaseException] = []
     try:
         async with address.connect(settings, listener) as session, trio.open_nursery() as nursery:
             partitions = Partitions(
@@ -543,7 +544,6 @@ async def open_consumer(
             try:
                 yield consumer
             except BaseException as exc:
-                body_error = exc
                 # Only a body that failed by itself leaves others time to finish.
                 drain = drain_timeout if isinstance(exc, Exception) else 0.0
                 try:
@@ -556,36 +556,46 @@ async def open_consumer(
                         " delivered again: %s",
                         failure,
                     )
-                raise
+                if _has_cancelled(exc):
+                    raise
+                # Kept out of the nurseries: they would wrap it, and take a group
+                # of the user's apart.
+                failures.append(exc)
             else:
                 await consumer._stop(drain_timeout, commit_timeout)
             finally:
                 partitions.close(list(partitions))
                 nursery.cancel_scope.cancel()
-    except BaseExceptionGroup as group_error:
-        error = _itself(group_error, body_error)
+    except BaseExceptionGroup as wrapped:
+        failures.extend(_leaves(wrapped))
+    except BaseException as exc:
+        failures.append(exc)
+    if failures:
+        # Outside of the handlers, so that its cause and context stay what they were.
+        raise _itself(failures)
+
+
+def _itself(failures: list[BaseException]) -> BaseException:
+    """The one thing that failed, or a group of those that did."""
+    genuine: list[BaseException] = []
+    for failure in failures:
+        # Several tasks meet the same trouble, such as being fenced: once is enough.
+        known = isinstance(failure, ConsumerError) and type(failure) in map(type, genuine)
+        if not known and not isinstance(failure, trio.Cancelled):
+            genuine.append(failure)
+    if len(genuine) > 1:
+        return BaseExceptionGroup("several things failed in a consumer", genuine)
+    return genuine[0] if genuine else failures[0]
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    """What is inside of the groups that nurseries made."""
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
     else:
-        return
-    # Outside of the handler, so that its cause and context stay what they were.
-    raise error
+        yield error
 
 
-def _itself(
-    group: BaseExceptionGroup[BaseException], body_error: BaseException | None
-) -> BaseException:
-    """Take one failure out of the groups that our own nurseries made of it."""
-    leaves: list[BaseException] = list(_leaves(group, body_error))
-    failures = [leaf for leaf in leaves if not isinstance(leaf, trio.Cancelled)]
-    if len(failures) > 1:
-        return BaseExceptionGroup("several things failed in a consumer", failures)
-    return failures[0] if failures else leaves[0]
-
-
-def _leaves(
-    group: BaseExceptionGroup[BaseException], body_error: BaseException | None
-) -> Iterator[BaseException]:
-    for error in group.exceptions:
-        if error is not body_error and isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error, body_error)
-        else:
-            yield error
+def _has_cancelled(error: BaseException) -> bool:
+    return any(isinstance(leaf, trio.Cancelled) for leaf in _leaves(error))

@@ -189,6 +189,8 @@ class Partitions:
 
     def restart(self, assignment: Assignment, offset: int | None) -> None:
         """Begin a new account because the position jumped."""
+        # First, or a buffer that drains by it would take in what is pending.
+        assignment.jump(offset)
         for taker in assignment.takers:
             taker.stream._remove(assignment, DeliveredBatch.withdraw)
             taker.since = None
@@ -196,7 +198,6 @@ class Partitions:
         assignment.ledger.close()
         assignment._settled.unpark_all()
         assignment.ledger = self._new_ledger(assignment.tp)
-        assignment.jump(offset)
 
     # -- streams ---------------------------------------------------------------
 
@@ -218,8 +219,14 @@ class Partitions:
         self._rewind(wanted)
         self.release((a.tp for a in wanted), PauseReason.UNWANTED)
 
-    def close_stream(self, stream: Stream) -> None:
-        """Give back what a stream never handed out; abandon what it has in hand."""
+    def close_stream(self, stream: Stream, *, failed: bool) -> None:
+        """Give back what a stream never handed out; abandon what it has in hand.
+
+        Args:
+            stream: The stream.
+            failed: It did not choose to end, so what it never handed out is owed
+                to whoever takes its place, even if other streams finished it.
+        """
         if stream not in self._bits:
             return
         bit = self._bits.pop(stream)
@@ -230,12 +237,14 @@ class Partitions:
             if len(takers) < len(assignment.takers):
                 assignment.takers = takers
                 left.append(assignment)
-        stream._remove(None, DeliveredBatch.release)
+        still = [a for a in left if a.state is AssignmentState.OPEN]
+        # Before the buffer's own hold ends: what is pending would be handed to
+        # nobody, or to the streams that stay before they got what comes first.
+        self.hold((a.tp for a in still if not a.takers), PauseReason.UNWANTED)
+        stream._remove(None, DeliveredBatch.withdraw if failed else DeliveredBatch.release)
         if bit:
             for assignment in left:
                 assignment.ledger.close_stream(bit)
-        still = [a for a in left if a.state is AssignmentState.OPEN]
-        self.hold((a.tp for a in still if not a.takers), PauseReason.UNWANTED)
         self._rewind(a for a in still if a.takers)
         self.release(list(self.flow.partitions), stream)
 
@@ -244,7 +253,8 @@ class Partitions:
         for assignment in assignments:
             read = assignment.cursor if assignment.observed else None
             target = rewind_to(assignment.ledger, assignment.takers, read)
-            if target is not None:
+            # Never forwards: what lies between is still to be read.
+            if target is not None and (assignment.cursor is None or target < assignment.cursor):
                 assignment.jump(target)
                 self._session.seek(assignment.tp, target)
 
@@ -268,6 +278,8 @@ class Partitions:
 
     def pressure_changed(self, stream: Stream) -> None:
         """A stream's buffer became full or has drained."""
+        if stream not in self._bits:
+            return  # it closes, and close_stream() releases when all else is done
         if stream.is_full:
             taken = [a.tp for a in self if any(t.stream is stream for t in a.takers)]
             self.hold(taken, stream)

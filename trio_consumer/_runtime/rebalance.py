@@ -94,6 +94,9 @@ class Rebalancer:
             await _call(self._on_revoked, tps)
         finally:
             self._partitions.close(going)
+        # The ticker may have begun a commit for them while the callback ran; it
+        # must not arrive after the partitions went.
+        await self._committer.settle()
 
     async def lost(self, tps: frozenset[TopicPartition]) -> None:
         """Give up partitions that others own already."""

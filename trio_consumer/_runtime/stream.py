@@ -63,8 +63,12 @@ class Stream:
     one of them.  (Do not share one iterator between tasks: its coming back
     would finish the other task's message.)
 
-    Closing the stream gives back what it never handed out; what was in hand
-    stays unfinished, unless whoever holds the message acknowledges it.
+    Leaving the block in order gives back what the stream never handed out: that
+    is finished as soon as the other streams have finished it.  Leaving it by an
+    exception, a cancellation included, or because the consumer stops, does not:
+    then it holds the commit back until a new stream of this consumer, or the
+    next member of the group, has got it.  Either way, what was in hand stays
+    unfinished unless whoever holds the message acknowledges it.
     """
 
     def __init__(
@@ -137,13 +141,11 @@ class Stream:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._close()
-
-    def _close(self) -> None:
         if self._state is StreamState.CLOSED:
             return
+        failed = exc is not None or self._state is StreamState.ENDED
         self._state = StreamState.CLOSED
-        self._consumer._close_stream(self)
+        self._consumer._close_stream(self, failed=failed)
         self._arrived.unpark_all()
 
     def _end(self) -> None:
@@ -352,7 +354,12 @@ class MessageIterator:
         if chunk.decode is None:
             message = Message(chunk.records[index], chunk, index)
         else:
-            message = chunk.message(index)
+            try:
+                message = chunk.message(index)
+            except BaseException:
+                # Nobody has it in hand, so nobody is waited for.
+                _abandon([(chunk, index, index + 1)])
+                raise
         if self._automatic:
             self._held = chunk
             self._index = index
