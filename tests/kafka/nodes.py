@@ -172,6 +172,11 @@ class Nodes:
         """The addresses of all nodes, running or not: "127.0.0.1:p1,127.0.0.1:p2"."""
         return ",".join(node.address for node in self._nodes.values())
 
+    @property
+    def sasl_bootstrap(self) -> str:
+        """The addresses at which a client has to log in, see `properties.USER`."""
+        return ",".join(f"{HOST}:{node.ports.sasl}" for node in self._nodes.values())
+
     def pid(self, node: int) -> int:
         """Return the process id of a node that is not stopped."""
         return self._expect(node, "tell the pid of", {NodeState.RUNNING, NodeState.PAUSED}).pid

@@ -26,6 +26,11 @@ class Ports:
 
     client: int
     controller: int
+    sasl: int
+
+
+USER, PASSWORD = "alice", "alice-secret"
+"""Who may log in at the SASL listener (mechanism PLAIN, no TLS)."""
 
 
 def free_ports(nodes: int) -> dict[int, Ports]:
@@ -35,7 +40,7 @@ def free_ports(nodes: int) -> dict[int, Ports]:
     """
     found: list[int] = []
     with ExitStack() as held:  # hold all until the last is found, so that they differ
-        while len(found) < 2 * nodes:
+        while len(found) < 3 * nodes:
             port = random.choice(_PORTS)
             probe = held.enter_context(socket.socket())
             try:
@@ -43,7 +48,7 @@ def free_ports(nodes: int) -> dict[int, Ports]:
             except OSError:
                 continue
             found.append(port)
-    return {i + 1: Ports(found[2 * i], found[2 * i + 1]) for i in range(nodes)}
+    return {i + 1: Ports(*found[3 * i : 3 * i + 3]) for i in range(nodes)}
 
 
 def server_properties(
@@ -66,9 +71,16 @@ def server_properties(
         "controller.quorum.voters": ",".join(
             f"{i}@{HOST}:{p.controller}" for i, p in sorted(ports.items())
         ),
-        "listeners": f"PLAINTEXT://{HOST}:{own.client},CONTROLLER://{HOST}:{own.controller}",
-        "advertised.listeners": f"PLAINTEXT://{HOST}:{own.client}",
-        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "listeners": f"PLAINTEXT://{HOST}:{own.client},CONTROLLER://{HOST}:{own.controller}"
+        f",SASL_PLAINTEXT://{HOST}:{own.sasl}",
+        "advertised.listeners": f"PLAINTEXT://{HOST}:{own.client},SASL_PLAINTEXT://{HOST}:{own.sasl}",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT"
+        ",SASL_PLAINTEXT:SASL_PLAINTEXT",
+        "sasl.enabled.mechanisms": "PLAIN",
+        "listener.name.sasl_plaintext.plain.sasl.jaas.config": (
+            "org.apache.kafka.common.security.plain.PlainLoginModule required"
+            f' user_{USER}="{PASSWORD}";'
+        ),
         "controller.listener.names": "CONTROLLER",
         "inter.broker.listener.name": "PLAINTEXT",
         "log.dirs": str(data),

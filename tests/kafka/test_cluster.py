@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +165,7 @@ def test_start_on_a_taken_port_tries_others(monkeypatch: pytest.MonkeyPatch) -> 
         def first_taken(count: int) -> dict[int, Ports]:
             ports = choose(count)
             if not choices:
-                ports[1] = Ports(taken.getsockname()[1], ports[1].controller)
+                ports[1] = replace(ports[1], client=taken.getsockname()[1])
             choices.append(ports)
             return ports
 

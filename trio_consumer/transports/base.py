@@ -46,30 +46,37 @@ class Record(Protocol):
     @property
     def topic(self) -> str:
         """Name of the topic."""
+        ...
 
     @property
     def partition(self) -> int:
         """Number of the partition."""
+        ...
 
     @property
     def offset(self) -> int:
         """Offset of this record."""
+        ...
 
     @property
     def timestamp(self) -> int:
         """Milliseconds since the epoch, -1 if unknown."""
+        ...
 
     @property
     def key(self) -> bytes | None:
         """Raw key."""
+        ...
 
     @property
     def value(self) -> bytes | None:
         """Raw value; None for a tombstone."""
+        ...
 
     @property
     def headers(self) -> Sequence[tuple[str, bytes | None]]:
         """Headers in the order of the producer."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,15 +105,18 @@ class RebalanceListener(Protocol):
 
     async def assigned(self, tps: frozenset[TopicPartition], generation: int) -> None:
         """These partitions were added.  Their records come after the return."""
+        ...
 
     async def revoked(self, tps: frozenset[TopicPartition]) -> None:
         """These partitions will go to another member once this returns.
 
         They are still owned: a commit for them is accepted until the return.
         """
+        ...
 
     async def lost(self, tps: frozenset[TopicPartition]) -> None:
         """These partitions are gone already; a commit for them is refused."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -137,6 +147,7 @@ class Session(Protocol):
     @property
     def rebalance_timeout(self) -> float:
         """Seconds that the group waits for a member's revocation."""
+        ...
 
     async def subscribe(self, topics: frozenset[str]) -> None:
         """Replace the subscription.  Returns before the group has rebalanced.
@@ -144,6 +155,7 @@ class Session(Protocol):
         Raises:
             UnknownTopicError: A topic does not exist; the subscription is as before.
         """
+        ...
 
     async def poll(self) -> Sequence[PolledBatch]:
         """Wait for the next poll's batches: at most one batch a partition.
@@ -152,15 +164,19 @@ class Session(Protocol):
             TransportError: The client failed for good (:class:`CorruptRecordError`,
                 :class:`OffsetOutOfRangeError`, authorization, fencing).
         """
+        ...
 
     def pause(self, tps: Collection[TopicPartition]) -> None:
         """Stop fetching these.  At most the polls already made still arrive."""
+        ...
 
     def resume(self, tps: Collection[TopicPartition]) -> None:
         """Fetch these again, from where they stopped."""
+        ...
 
     def seek(self, tp: TopicPartition, offset: int) -> None:
         """Move the position; does nothing if the partition is not assigned."""
+        ...
 
     async def commit(self, offsets: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
         """Commit exactly these offsets and wait for the broker's answer.
@@ -173,23 +189,29 @@ class Session(Protocol):
             AuthorizationError: Not allowed.
             FencedError: Another member has this one's identity.
         """
+        ...
 
     async def committed(
         self, tps: Collection[TopicPartition]
     ) -> dict[TopicPartition, OffsetAndMetadata | None]:
         """What the broker has for the group, None where nothing was committed."""
+        ...
 
     async def beginning_offsets(self, tps: Collection[TopicPartition]) -> dict[TopicPartition, int]:
         """The first offset available in each partition."""
+        ...
 
     async def end_offsets(self, tps: Collection[TopicPartition]) -> dict[TopicPartition, int]:
         """The high watermark of each partition (last stable offset if read_committed)."""
+        ...
 
     async def partitions_for(self, topic: str) -> frozenset[int]:
         """The partitions of a topic; empty if it does not exist."""
+        ...
 
     def group_metadata(self) -> GroupMetadata:
         """The membership now."""
+        ...
 
 
 @runtime_checkable
@@ -214,3 +236,4 @@ class Transport(Protocol):
             BrokerUnavailableError: No answer within ``connect_timeout``.
             AuthenticationError: Credentials or TLS refused.
         """
+        ...

@@ -7,6 +7,9 @@ rebalance goes on.  Closing answers everything that is still open, so that a
 client that is being closed never waits for a task that has ended.
 """
 
+# kafka-python has no types; the stubs that pyright brings are of an older one.
+# pyright: basic, reportAttributeAccessIssue=false, reportCallIssue=false
+
 from __future__ import annotations
 
 import threading

@@ -5,6 +5,9 @@ when a version moves a name, so that a release cannot quietly lose a mend; the
 version is pinned below the next minor for the same reason.
 """
 
+# kafka-python has no types; the stubs that pyright brings are of an older one.
+# pyright: basic, reportAttributeAccessIssue=false, reportCallIssue=false
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
@@ -20,7 +23,6 @@ from ..._types import OffsetAndMetadata, TopicPartition
 
 __all__ = [
     "PoisonRecord",
-    "authentication_failure",
     "call_in_io_thread",
     "check",
     "fetch_committed",
@@ -29,6 +31,7 @@ __all__ = [
     "refresh_metadata",
     "release_parked",
     "release_poison",
+    "watch_connections",
 ]
 
 
@@ -59,7 +62,7 @@ def check(consumer: KafkaConsumer) -> None:
             getattr(consumer, "_subscription", None),
             ("assignment", "assign_from_subscribed", "partitions_auto_assigned"),
         ),
-        (getattr(consumer, "_manager", None), ("_auth_failures", "wait_for")),
+        (getattr(consumer, "_manager", None), ("get_connection", "wait_for")),
     )
     for owner, names in wanted:
         missing = [name for name in names if not hasattr(owner, name)]
@@ -178,10 +181,18 @@ def call_in_io_thread(consumer: KafkaConsumer, function: Callable[[], object]) -
     consumer._net.call_soon_threadsafe(function)
 
 
-def authentication_failure(client: Any) -> BaseException | None:
-    """Why a broker refused this client, if one did.
+def watch_connections(client: Any, failures: list[BaseException]) -> None:
+    """Note why each connection attempt failed.
 
-    The client goes on trying after a refusal and reports a time-out in the end.
+    While it bootstraps, the client logs the reasons, goes on trying and reports
+    a time-out in the end, also when the broker refuses the password.
     """
-    failures = client._manager._auth_failures
-    return next(iter(failures.values()), None)
+    manager = client._manager
+    connect = manager.get_connection
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        connection = connect(*args, **kwargs)
+        connection.init_future.add_errback(failures.append)
+        return connection
+
+    manager.get_connection = watched

@@ -1,5 +1,8 @@
 """Which options of kafka-python a user may set, and what we set ourselves."""
 
+# kafka-python has no types; the stubs that pyright brings are of an older one.
+# pyright: basic, reportAttributeAccessIssue=false, reportCallIssue=false
+
 from __future__ import annotations
 
 import difflib

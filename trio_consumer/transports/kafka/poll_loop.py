@@ -10,6 +10,9 @@ When the Trio side is behind, it pauses every partition at the client and goes
 on polling for membership alone.
 """
 
+# kafka-python has no types; the stubs that pyright brings are of an older one.
+# pyright: basic, reportAttributeAccessIssue=false, reportCallIssue=false
+
 from __future__ import annotations
 
 import logging
@@ -224,11 +227,10 @@ class PollLoop:
         ]
         return [self._batch(tp, (), offset) for tp, offset in moved]
 
-    def _batch(self, tp: TopicPartition, records: Any, next_offset: int | None = None) -> Polled:
-        if next_offset is None:
-            next_offset = internals.position(self._client, tp)
-        if next_offset is None:
-            next_offset = records[-1].offset + 1
+    def _batch(self, tp: TopicPartition, records: Any, moved_to: int | None = None) -> Polled:
+        if moved_to is None:
+            moved_to = internals.position(self._client, tp)
+        next_offset: int = records[-1].offset + 1 if moved_to is None else moved_to
         self._reported[tp] = next_offset
         try:
             high_watermark = self._client.highwater(ClientPartition(*tp))

@@ -1,8 +1,12 @@
 """The client's errors in our words, in one place."""
 
+# kafka-python has no types; the stubs that pyright brings are of an older one.
+# pyright: basic, reportAttributeAccessIssue=false, reportCallIssue=false
+
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from kafka import errors
 
@@ -19,7 +23,7 @@ from ..._errors import (
 from ..._types import OffsetAndMetadata, TopicPartition
 from .internals import PoisonRecord
 
-__all__ = ["commit_error", "is_passing", "poll_error", "query_error"]
+__all__ = ["commit_error", "is_passing", "is_refusal", "poll_error", "query_error"]
 
 STALE = (
     errors.CommitFailedError,
@@ -28,10 +32,23 @@ STALE = (
     errors.IllegalGenerationError,
 )
 
+REFUSALS = (
+    errors.SaslAuthenticationFailedError,
+    errors.IllegalSaslStateError,
+    errors.UnsupportedSaslMechanismError,
+)
+
 
 def is_passing(error: BaseException) -> bool:
     """Whether polling on is the right answer to an error of ``poll``."""
     return isinstance(error, errors.RetriableError)
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether a connection failed because of who connects, and not of where to."""
+    return isinstance(error, (*REFUSALS, errors.AuthorizationError)) or "Handshake failed" in str(
+        error
+    )
 
 
 def _common(error: BaseException, attempt: str) -> ConsumerError | None:
@@ -44,7 +61,7 @@ def _common(error: BaseException, attempt: str) -> ConsumerError | None:
             f"{attempt}: another member has joined with this group_instance_id;"
             " give each static member its own"
         )
-    if isinstance(error, (errors.SaslAuthenticationFailedError, errors.IllegalSaslStateError)):
+    if isinstance(error, REFUSALS):
         return AuthenticationError(f"{attempt}: the broker refused the credentials: {_text(error)}")
     return None
 
@@ -71,7 +88,7 @@ def poll_error(error: BaseException, poison: PoisonRecord | None) -> ConsumerErr
                 " commit an offset that exists, or choose 'earliest' or 'latest'",
             )
     if isinstance(error, errors.NoOffsetForPartitionError):
-        missing = error.args[0] if error.args else ()
+        missing: Any = error.args[0] if error.args else ()
         for tp in sorted(missing):
             tp = TopicPartition(*tp)
             return OffsetOutOfRangeError(

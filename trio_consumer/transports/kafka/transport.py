@@ -1,9 +1,12 @@
 """Opening and closing a kafka-python client without blocking Trio."""
 
+# kafka-python has no types; the stubs that pyright brings are of an older one.
+# pyright: basic, reportAttributeAccessIssue=false, reportCallIssue=false
+
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, ClassVar
 
@@ -18,6 +21,7 @@ from ..base import RebalanceListener, Session, SessionSettings
 from . import internals
 from .options import client_options
 from .session import KafkaSession
+from .translate import is_refusal
 
 __all__ = ["KafkaTransport"]
 
@@ -56,7 +60,7 @@ class KafkaTransport:
     @asynccontextmanager
     async def _connect(
         self, settings: SessionSettings, listener: RebalanceListener
-    ) -> AsyncIterator[Session]:
+    ) -> AsyncGenerator[Session, None]:
         options = client_options(self.brokers, settings)
         client = await _open(options, self.brokers, settings.connect_timeout)
         try:
@@ -76,12 +80,14 @@ class KafkaTransport:
 async def _open(options: dict[str, Any], brokers: str, timeout: float) -> KafkaConsumer:
     """Make the client in a thread.  Cancelling stops the attempt and its threads."""
     nets: list[Any] = []
+    refusals: list[BaseException] = []
 
     def remember(**config: Any) -> Any:
         # The constructor may block for the whole timeout and raise, and then
         # nothing else has a reference to its IO thread and sockets.
         net = KafkaNetClient(**config)
         nets.append(net)
+        internals.watch_connections(net, refusals)
         return net
 
     def build() -> KafkaConsumer:
@@ -100,15 +106,16 @@ async def _open(options: dict[str, Any], brokers: str, timeout: float) -> KafkaC
     except errors.KafkaConfigurationError as exc:
         raise ConfigurationError(f"kafka-python: {exc}") from exc
     except (errors.KafkaError, RuntimeError, OSError, ValueError) as exc:
-        refusal = next(filter(None, map(internals.authentication_failure, nets)), None)
+        refusal = next(filter(is_refusal, refusals), None)
         if refusal is not None:
             raise AuthenticationError(
                 f"{brokers} refused the connection: {refusal}; check security_protocol, the sasl_*"
                 " and the ssl_* client options"
             ) from refusal
+        reason = refusals[-1] if refusals else exc
         raise BrokerUnavailableError(
-            f"no broker of {brokers} answered within {timeout:g} s ({exc}); check the address, that"
-            " the broker runs and that security_protocol is the listener's",
+            f"no broker of {brokers} answered within {timeout:g} s ({reason}); check the address,"
+            " that the broker runs and that security_protocol is the listener's",
             retriable=True,
         ) from exc
 

@@ -98,15 +98,19 @@ class Connection(Protocol):
     @property
     def member_id(self) -> str:
         """The member id now, "" before the first join."""
+        ...
 
     def freeze(self) -> None:
         """Let nothing reach the broker from now on."""
+        ...
 
     def thaw(self) -> None:
         """Undo :meth:`freeze`."""
+        ...
 
     def wake(self) -> None:
         """Let a waiting poll look again."""
+        ...
 
 
 class Cluster:

@@ -8,7 +8,7 @@ the coordinator's answers into the errors of the seam.
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from random import Random
 from typing import TypeVar
@@ -372,7 +372,7 @@ class MemorySession:
 @asynccontextmanager
 async def open_session(
     cluster: Cluster, settings: SessionSettings, listener: RebalanceListener
-) -> AsyncIterator[MemorySession]:
+) -> AsyncGenerator[MemorySession, None]:
     """Open a session for the length of a block; see ``Transport.connect``.
 
     If the listener raises, the block is cancelled and the listener's exception
