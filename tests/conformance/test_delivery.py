@@ -592,12 +592,12 @@ def test_stopped_flow_hands_out_nothing(backend: Backend) -> None:
             async def work() -> None:
                 async for message in stream:
                     seen.append(message.offset)
-                    await trio.lowlevel.checkpoint()
+                    await trio.sleep(0.002)
 
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(work)
                 while len(seen) < 10:
-                    await trio.lowlevel.checkpoint()
+                    await trio.sleep(0.002)
                 consumer.stop_flow()
                 await trio.sleep(0.01)
                 stopped_at = len(seen)

@@ -216,6 +216,7 @@ def test_waiting_poll_is_told_of_the_fencing() -> None:
         own = settings(client={"group_instance_id": "i"})
         async with b.connect(own, Recorder()) as one, b.connect(own, Recorder()) as two:
             await one.subscribe(TOPICS)
+            await one.poll()  # where reading starts
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(two.subscribe, TOPICS)
                 with pytest.raises(FencedError, match=r"^the member .* is fenced"):

@@ -53,6 +53,8 @@ def test_poll_waits_for_records() -> None:
         b = broker(partitions=1)
         async with b.connect(settings(), Recorder()) as session, trio.open_nursery() as nursery:
             await session.subscribe(TOPICS)
+            [start] = await session.poll()
+            assert (list(start.records), start.next_offset) == ([], 0)
 
             async def later() -> None:
                 await trio.sleep(100)
@@ -94,8 +96,9 @@ def test_poll_is_for_one_task() -> None:
     async def main() -> None:
         b = broker(partitions=1)
         async with b.connect(settings(), Recorder()) as session, trio.open_nursery() as nursery:
-            nursery.start_soon(session.poll)
             await session.subscribe(TOPICS)
+            await session.poll()  # where reading starts
+            nursery.start_soon(session.poll)
             await wait_all_tasks_blocked()
             with pytest.raises(trio.BusyResourceError, match=r"^another task is in poll\(\)"):
                 await session.poll()

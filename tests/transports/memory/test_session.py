@@ -246,6 +246,7 @@ def test_closed_session_refuses_work() -> None:
         b = broker()
         async with trio.open_nursery() as nursery, b.connect(settings(), Recorder()) as session:
             await session.subscribe(TOPICS)
+            await session.poll()  # where reading starts
 
             async def poller() -> None:
                 with pytest.raises(b.closed_errors, match=r"^this session of the memory tra"):
