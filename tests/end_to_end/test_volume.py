@@ -1,0 +1,191 @@
+"""Much at once: a million messages, many cancellations, many pauses."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import threading
+import time
+from collections import Counter
+
+import pytest
+import trio
+from confluent_kafka import Producer
+
+from trio_consumer import Stream, open_consumer
+
+from ..kafka.cluster import Cluster
+from ..kafka.fixtures import TopicFactory
+from ..kafka.produce import number_of, produce_numbered
+
+pytestmark = pytest.mark.kafka
+
+_serial = itertools.count(1)
+
+
+def committed(cluster: Cluster, group: str, topic: str) -> dict[int, int]:
+    offsets = cluster.group_offsets(group)
+    return {p: offset for (name, p), (offset, _) in offsets.items() if name == topic}
+
+
+def test_a_million_messages_reach_two_streams_once_each(
+    kafka_cluster: Cluster, topic: TopicFactory
+) -> None:
+    """1,000,000 messages in 4 partitions, two streams: each exactly once, the end committed."""
+    count, group = 1_000_000, f"million-{next(_serial)}"
+    name = topic(4)
+    produce_numbered(kafka_cluster.bootstrap, name, count, 4)
+    seen = [bytearray(count), bytearray(count)]
+    doubled = [0, 0]
+
+    async def main() -> None:
+        async with (
+            open_consumer(f"kafka://{kafka_cluster.bootstrap}", group=group) as consumer,
+            consumer.stream(name) as one,
+            consumer.stream(name) as two,
+        ):
+
+            async def read(index: int, stream: Stream) -> None:
+                marks = seen[index]
+                last = [-1] * 4
+                left = count
+                async for message in stream:
+                    assert message.offset > last[message.partition]
+                    last[message.partition] = message.offset
+                    number = number_of(message.value)
+                    doubled[index] += marks[number]
+                    marks[number] = 1
+                    left -= 1
+                    if not left:
+                        message.ack()
+                        break
+
+            with trio.fail_after(240):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(read, 0, one)
+                    nursery.start_soon(read, 1, two)
+
+    trio.run(main)
+    assert [sum(marks) for marks in seen] == [count, count]
+    assert doubled == [0, 0]
+    assert committed(kafka_cluster, group, name) == kafka_cluster.end_offsets(name)
+
+
+def test_program_cancelled_twenty_times_loses_nothing(
+    kafka_cluster: Cluster, topic: TopicFactory
+) -> None:
+    """Cancelled at random moments: nothing lost, nothing finished that was not, no thread left."""
+    count, group = 40_000, f"cancelled-{next(_serial)}"
+    name = topic(4)
+    produce_numbered(kafka_cluster.bootstrap, name, count, 4)
+    seed = random.randrange(1_000_000)
+    chance = random.Random(seed)
+    finished: Counter[int] = Counter()
+    in_hand: set[int] = set()
+
+    async def consume(seconds: float) -> bool:
+        with trio.move_on_after(seconds):
+            async with (
+                open_consumer(
+                    f"kafka://{kafka_cluster.bootstrap}",
+                    group=group,
+                    commit_interval=chance.uniform(0.05, 0.5),
+                    client_options={"max_poll_records": 300},
+                ) as consumer,
+                consumer.stream(name, ack="manual") as stream,
+                trio.open_nursery() as nursery,
+            ):
+
+                async def work() -> None:
+                    async for message in stream:
+                        number = number_of(message.value)
+                        in_hand.add(number)
+                        await trio.sleep(0.0005)
+                        async with message:
+                            finished[number] += 1
+                        in_hand.discard(number)
+                        if len(finished) == count:
+                            nursery.cancel_scope.cancel()
+
+                for _ in range(8):
+                    nursery.start_soon(work)
+        return len(finished) == count
+
+    def check() -> None:
+        for partition, offset in committed(kafka_cluster, group, name).items():
+            unfinished = [o for o in range(offset) if not finished[o * 4 + partition]]
+            assert not unfinished, f"seed {seed}: {partition}@{offset} passes {unfinished[:5]}"
+
+    for _ in range(20):
+        trio.run(consume, chance.uniform(0.05, 1.5))
+        check()
+    assert trio.run(consume, 120.0), f"seed {seed}: {len(finished)} of {count}"
+    check()
+    assert committed(kafka_cluster, group, name) == kafka_cluster.end_offsets(name)
+    # Trio keeps idle workers for ten seconds; the client's own threads must be gone.
+    assert not [t.name for t in threading.enumerate() if t.name.startswith("kafka-io")]
+
+
+def test_three_hundred_pauses_stall_no_partition(
+    kafka_cluster: Cluster, topic: TopicFactory
+) -> None:
+    """Back-pressure pauses and resumes while other partitions run dry, again and again."""
+    rounds, group = 300, f"pauses-{next(_serial)}"
+    busy, dry = topic(4), topic(2)
+    count = rounds * 150
+    produce_numbered(kafka_cluster.bootstrap, busy, count, 4)
+    pauses = 0
+
+    async def main() -> None:
+        nonlocal pauses
+        async with (
+            open_consumer(
+                f"kafka://{kafka_cluster.bootstrap}",
+                group=group,
+                client_options={"max_poll_records": 40},
+            ) as consumer,
+            consumer.stream(busy, max_buffered=60) as stream,
+            consumer.stream(dry) as idle,
+            trio.open_nursery() as nursery,
+        ):
+            small = 0
+
+            async def read_idle() -> None:
+                nonlocal small
+                async for _ in idle:
+                    small += 1
+
+            async def trickle() -> None:
+                # Runs dry after each record: the state in which parked records
+                # were forgotten.
+                producer = Producer({"bootstrap.servers": kafka_cluster.bootstrap, "linger.ms": 0})
+                for number in range(rounds):
+                    producer.produce(dry, b"%d" % number, partition=number % 2)
+                    await trio.to_thread.run_sync(producer.flush, 30)
+
+            nursery.start_soon(read_idle)
+            nursery.start_soon(trickle)
+            left, was_full = count, False
+            last_progress = time.monotonic()
+            async for _ in stream:
+                left -= 1
+                pauses += stream.is_full and not was_full
+                was_full = stream.is_full
+                if left % 20 == 0:
+                    await trio.sleep(0.002)
+                now = time.monotonic()
+                assert now - last_progress < 20, f"stalled with {left} left after {pauses} pauses"
+                last_progress = now
+                if not left:
+                    break
+            with trio.fail_after(120):
+                while small < rounds:
+                    await trio.sleep(0.05)
+            nursery.cancel_scope.cancel()
+
+    async def limited() -> None:
+        with trio.fail_after(200):
+            await main()
+
+    trio.run(limited)
+    assert pauses >= rounds, f"only {pauses} pauses: the test has lost its bite"
