@@ -1,0 +1,94 @@
+"""Everything that a contributor runs, by name: ``nox -l`` lists it, ``nox`` runs the default.
+
+The default is what has to pass before a change lands: lint, typing, tests on
+each Python that is installed, coverage of the core, and the tests on a real
+Kafka (which needs Java 17 and Maven; there it fails, it never skips).
+"""
+
+from __future__ import annotations
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.reuse_existing_virtualenvs = True
+# Python versions that are not installed are left out, also in CI.
+nox.options.error_on_missing_interpreters = False
+nox.options.sessions = ["lint", "typing", "tests", "coverage", "kafka"]
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
+CODE = ["trio_consumer", "tests", "benchmarks", "noxfile.py"]
+
+
+def install(session: nox.Session, *groups: str, package: bool = True) -> None:
+    """Install dependency groups in locked versions, and the package as a built wheel."""
+    wanted = nox.project.dependency_groups(PYPROJECT, *groups)
+    session.install("-c", "constraints.txt", *wanted, *(["."] if package else []))
+    if package:
+        # A wheel of the same version may be installed already; this one is new.
+        session.install("-c", "constraints.txt", "--no-deps", "--force-reinstall", ".")
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Run every test that needs no broker, against the built wheel."""
+    install(session, "test")
+    session.run("pytest", "-m", "not kafka", *session.posargs)
+
+
+@nox.session
+def kafka(session: nox.Session) -> None:
+    """Run the conformance suite and the end-to-end tests on a real Kafka."""
+    install(session, "test")
+    session.run("pytest", "-m", "kafka", *session.posargs)
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Hold the branch coverage of ``_core`` at 100 %."""
+    install(session, "test")
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", "-q", "tests/core", *session.posargs)
+    session.run(
+        "coverage",
+        "report",
+        "--include=*/trio_consumer/_core/*",
+        "--fail-under=100",
+        "--precision=2",
+    )
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and format; ``nox -s lint -- --fix`` mends what can be mended."""
+    install(session, "lint", package=False)
+    fix = "--fix" in session.posargs
+    session.run("ruff", "check", *(["--fix"] if fix else []), ".")
+    session.run("ruff", "format", *([] if fix else ["--check"]), ".")
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """Check types with mypy --strict and pyright."""
+    install(session, "typing")
+    session.run("mypy")
+    session.run("pyright", "--pythonpath", f"{session.virtualenv.location}/bin/python")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure throughput on a real Kafka beside the bare client, as ratios."""
+    install(session, "bench")
+    session.run("python", "-m", "benchmarks.throughput", *session.posargs)
+
+
+@nox.session
+def lock(session: nox.Session) -> None:
+    """Write constraints.txt anew: the versions that development and CI use."""
+    session.install("uv")
+    session.run(
+        *("uv", "pip", "compile", "--universal", "--python-version", "3.10", "--upgrade"),
+        *("--quiet", "--no-header", "--no-annotate", "--group", "dev", "--group", "bench"),
+        *("pyproject.toml", "--output-file", "constraints.txt"),
+    )
