@@ -27,6 +27,7 @@ def test_help_of_each_command(command: str) -> None:
     assert result.exit_code == 0
     assert f"    trio-consumer {command}" in result.stdout
     assert "\b" not in result.stdout
+    assert r"\b" not in result.stdout
 
 
 def test_version() -> None:

@@ -25,7 +25,7 @@ __all__ = ["main"]
 @click.version_option(__version__, "-V", "--version", package_name="trio-consumer")
 @click.pass_context
 def main(ctx: click.Context) -> None:
-    r"""Consume Kafka with Trio, never committing past an unfinished message.
+    """Consume Kafka with Trio, never committing past an unfinished message.
 
     See it at work; nothing else is needed, no Kafka either:
 
@@ -35,9 +35,9 @@ def main(ctx: click.Context) -> None:
     Call your own async function with each message of a topic:
 
     \b
-        trio-consumer run app:charge --url kafka://localhost:9092 \
+        trio-consumer run app:charge --url kafka://localhost:9092 \\
             --group billing --topic orders --concurrency 8
-    """
+    """  # noqa: D301 - click wants the character
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
 

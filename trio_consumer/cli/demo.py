@@ -311,7 +311,7 @@ def demo(
     connect_timeout: float,
     show_traceback: bool,
 ) -> None:
-    r"""Watch a consumer being cancelled in mid-work, and losing nothing.
+    """Watch a consumer being cancelled in mid-work, and losing nothing.
 
     Two streams process the same topic, several messages at a time and out of
     order. In the middle the whole consumer is cancelled, as a crash would; then
@@ -322,7 +322,7 @@ def demo(
         trio-consumer demo
         trio-consumer demo --seed 7 --partitions 6
         trio-consumer demo --kafka localhost:9092
-    """
+    """  # noqa: D301 - click wants the character
     with reporting(show_traceback):
         console = Console(highlight=False)
         view = View(console, live=console.is_terminal and not no_live)

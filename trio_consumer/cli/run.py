@@ -113,7 +113,7 @@ def run(
     verbose: bool,
     show_traceback: bool,
 ) -> None:
-    r"""Call an async function with each message.
+    """Call an async function with each message.
 
     With this in app.py
 
@@ -122,7 +122,7 @@ def run(
             print(message.topic, message.offset, message.value)
 
     \b
-        trio-consumer run app:charge --url kafka://localhost:9092 \
+        trio-consumer run app:charge --url kafka://localhost:9092 \\
             --group billing --topic orders --concurrency 8
 
     prints each message and commits it. The function has trio to wait with, and
@@ -133,7 +133,7 @@ def run(
     with 0. Once more: cancel the handlers; their messages come again.
 
     Progress and summary go to stderr; stdout is the handler's.
-    """
+    """  # noqa: D301 - click wants the character
     with reporting(show_traceback):
         job = Job(
             handler=load_handler(handler),
