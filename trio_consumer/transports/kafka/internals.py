@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import kafka
-from kafka import KafkaConsumer
+from kafka import KafkaConsumer, errors
 from kafka.consumer.fetcher import Fetcher
+from kafka.net.transport import KafkaTCPTransport
 from kafka.structs import TopicPartition as ClientPartition
 
 from ..._errors import ConfigurationError
@@ -28,6 +29,7 @@ __all__ = [
     "fetch_committed",
     "forget_positions",
     "positions",
+    "read_large_pieces",
     "refresh_metadata",
     "release_parked",
     "release_poison",
@@ -62,7 +64,8 @@ def check(consumer: KafkaConsumer) -> None:
             getattr(consumer, "_subscription", None),
             ("assignment", "assign_from_subscribed", "partitions_auto_assigned"),
         ),
-        (getattr(consumer, "_manager", None), ("get_connection", "wait_for")),
+        (getattr(consumer, "_manager", None), ("get_connection", "wait_for", "_build_transport")),
+        (KafkaTCPTransport, ("_sock_recv",)),
     )
     for owner, names in wanted:
         missing = [name for name in names if not hasattr(owner, name)]
@@ -196,3 +199,40 @@ def watch_connections(client: Any, failures: list[BaseException]) -> None:
         return connection
 
     manager.get_connection = watched
+
+
+PIECE = 1024 * 1024
+"""Bytes to receive at once: of the order of one partition's part of a fetch."""
+
+
+def read_large_pieces(client: Any) -> None:
+    """Receive what has arrived in one call, instead of 4096 bytes a call.
+
+    Each call gives up the interpreter lock, and while another thread computes it
+    takes up to 5 ms to get it back; a fetch of 4 MB took a thousand of them, so
+    that receiving and parsing never overlapped (3.0.12).  TLS goes on as it was:
+    its records are small.
+    """
+    manager = client._manager
+    build = manager._build_transport
+
+    async def built(*args: Any, **kwargs: Any) -> Any:
+        transport = await build(*args, **kwargs)
+        if type(transport) is KafkaTCPTransport:
+            sock = transport._sock
+
+            def receive() -> tuple[bytes, Exception | None]:
+                try:
+                    data = sock.recv(PIECE)
+                except (BlockingIOError, InterruptedError):
+                    return b"", None
+                except OSError as exc:
+                    return b"", errors.KafkaConnectionError(exc)
+                if not data:
+                    return b"", errors.KafkaConnectionError("socket disconnected")
+                return data, None
+
+            transport._sock_recv = receive
+        return transport
+
+    manager._build_transport = built

@@ -88,6 +88,7 @@ async def _open(options: dict[str, Any], brokers: str, timeout: float) -> KafkaC
         net = KafkaNetClient(**config)
         nets.append(net)
         internals.watch_connections(net, refusals)
+        internals.read_large_pieces(net)
         return net
 
     def build() -> KafkaConsumer:

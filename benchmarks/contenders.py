@@ -1,0 +1,299 @@
+"""Ways to read a topic to its end; each runs alone in a process of its own.
+
+``python -m benchmarks.contenders NAME BOOTSTRAP TOPIC COUNT`` reads so many
+messages and prints one JSON object: seconds of wall clock and of CPU between the
+first message and the last.  Start, join and stop are left out: they cost the
+same few seconds however long the topic is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+import trio
+
+from trio_consumer import Consumer, open_consumer
+
+TUNED: dict[str, Any] = {"max_poll_records": 2000, "metrics_enabled": False}
+"""The options that the library gives kafka-python by default."""
+
+FASTEST: dict[str, Any] = {
+    "fetch.queue.backoff.ms": 0,
+    "queued.min.messages": 1_000_000,
+    "fetch.message.max.bytes": 4_000_000,
+}
+"""librdkafka with its delays between fetches taken away."""
+
+
+class Result(msgspec.Struct):
+    """What one contender took for all messages.
+
+    Attributes:
+        count: Messages read.
+        seconds: Wall clock from the first message to the last.
+        cpu: Seconds of CPU of the whole process in that time.
+    """
+
+    count: int
+    seconds: float
+    cpu: float
+
+
+class Watch:
+    """Starts with the first message, ends after so many."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._began: tuple[float, float] | None = None
+
+    def start(self) -> None:
+        """Begin, if it has not begun."""
+        if self._began is None:
+            self._began = (time.perf_counter(), time.process_time())
+
+    def stop(self) -> Result:
+        """What it took since."""
+        assert self._began is not None  # there was a first message
+        wall, cpu = self._began
+        return Result(self.count, time.perf_counter() - wall, time.process_time() - cpu)
+
+
+def _group() -> str:
+    return f"bench-{os.getpid()}-{time.time_ns()}"
+
+
+def _poll_loop(bootstrap: str, topic: str, count: int, **options: Any) -> Result:
+    from kafka import KafkaConsumer
+
+    client = KafkaConsumer(
+        bootstrap_servers=bootstrap,
+        group_id=_group(),
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+        **options,
+    )
+    client.subscribe([topic])
+    watch = Watch(count)
+    seen = 0
+    try:
+        while seen < count:
+            for records in client.poll(timeout_ms=500).values():
+                watch.start()
+                for _ in records:
+                    seen += 1
+        return watch.stop()
+    finally:
+        client.close()
+
+
+def poll_loop(bootstrap: str, topic: str, count: int) -> Result:
+    """kafka-python: poll in a loop, look at each record; with the library's options."""
+    return _poll_loop(bootstrap, topic, count, **TUNED)
+
+
+def poll_loop_default(bootstrap: str, topic: str, count: int) -> Result:
+    """kafka-python: the same with the client's own defaults."""
+    return _poll_loop(bootstrap, topic, count)
+
+
+Body = Callable[[Consumer, str, int, Watch], Awaitable[None]]
+
+
+def _ours(bootstrap: str, topic: str, count: int, body: Body) -> Result:
+    async def main() -> Result:
+        watch = Watch(count)
+        async with open_consumer(f"kafka://{bootstrap}", group=_group()) as consumer:
+            await body(consumer, topic, count, watch)
+            return watch.stop()
+
+    return trio.run(main)
+
+
+def automatic(bootstrap: str, topic: str, count: int) -> Result:
+    """trio_consumer: ``async for``, each message finished when the loop comes back."""
+
+    async def body(consumer: Consumer, topic: str, count: int, watch: Watch) -> None:
+        seen = 0
+        async with consumer.stream(topic) as stream:
+            async for _ in stream:
+                if not seen:
+                    watch.start()
+                seen += 1
+                if seen == count:
+                    break
+
+    return _ours(bootstrap, topic, count, body)
+
+
+def manual(bootstrap: str, topic: str, count: int) -> Result:
+    """trio_consumer: ``async for``, each message finished by ``message.ack()``."""
+
+    async def body(consumer: Consumer, topic: str, count: int, watch: Watch) -> None:
+        seen = 0
+        async with consumer.stream(topic, ack="manual") as stream:
+            async for message in stream:
+                if not seen:
+                    watch.start()
+                seen += 1
+                message.ack()
+                if seen == count:
+                    break
+
+    return _ours(bootstrap, topic, count, body)
+
+
+def batches(bootstrap: str, topic: str, count: int) -> Result:
+    """trio_consumer: ``async for batch in stream.batches(2000)``, each record looked at."""
+
+    async def body(consumer: Consumer, topic: str, count: int, watch: Watch) -> None:
+        seen = 0
+        async with consumer.stream(topic) as stream:
+            async for batch in stream.batches(2000):
+                watch.start()
+                for _ in batch:
+                    seen += 1
+                if seen >= count:
+                    break
+
+    return _ours(bootstrap, topic, count, body)
+
+
+def two_streams(bootstrap: str, topic: str, count: int) -> Result:
+    """trio_consumer: two streams, each of them reads everything."""
+
+    async def body(consumer: Consumer, topic: str, count: int, watch: Watch) -> None:
+        async def read(stream: Any) -> None:
+            seen = 0
+            async for _ in stream:
+                if not seen:
+                    watch.start()
+                seen += 1
+                if seen == count:
+                    break
+
+        async with (
+            consumer.stream(topic) as one,
+            consumer.stream(topic) as two,
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(read, one)
+            nursery.start_soon(read, two)
+
+    return _ours(bootstrap, topic, count, body)
+
+
+def aiokafka_getmany(bootstrap: str, topic: str, count: int) -> Result:
+    """aiokafka: ``getmany`` in a loop, no acknowledgements."""
+
+    async def main() -> Result:
+        from aiokafka import AIOKafkaConsumer
+
+        client = AIOKafkaConsumer(
+            topic,
+            bootstrap_servers=bootstrap,
+            group_id=_group(),
+            auto_offset_reset="earliest",
+            enable_auto_commit=False,
+        )
+        await client.start()
+        watch = Watch(count)
+        seen = 0
+        try:
+            while seen < count:
+                for records in (await client.getmany(timeout_ms=500)).values():
+                    watch.start()
+                    for _ in records:
+                        seen += 1
+            return watch.stop()
+        finally:
+            await client.stop()
+
+    return asyncio.run(main())
+
+
+def aiokafka_for(bootstrap: str, topic: str, count: int) -> Result:
+    """aiokafka: ``async for``, no acknowledgements."""
+
+    async def main() -> Result:
+        from aiokafka import AIOKafkaConsumer
+
+        client = AIOKafkaConsumer(
+            topic,
+            bootstrap_servers=bootstrap,
+            group_id=_group(),
+            auto_offset_reset="earliest",
+            enable_auto_commit=False,
+        )
+        await client.start()
+        watch = Watch(count)
+        seen = 0
+        try:
+            async for _ in client:
+                if not seen:
+                    watch.start()
+                seen += 1
+                if seen == count:
+                    break
+            return watch.stop()
+        finally:
+            await client.stop()
+
+    return asyncio.run(main())
+
+
+def confluent(bootstrap: str, topic: str, count: int) -> Result:
+    """confluent-kafka: ``consume(500)`` in a loop, tuned for throughput, no acknowledgements."""
+    from confluent_kafka import Consumer as Client
+
+    client = Client(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": _group(),
+            "auto.offset.reset": "earliest",
+            "enable.auto.commit": False,
+            **FASTEST,
+        }
+    )
+    client.subscribe([topic])
+    watch = Watch(count)
+    seen = 0
+    try:
+        while seen < count:
+            for _ in client.consume(500, timeout=0.5):
+                watch.start()
+                seen += 1
+        return watch.stop()
+    finally:
+        client.close()
+
+
+CONTENDERS: dict[str, Callable[[str, str, int], Result]] = {
+    "kafka-python poll loop": poll_loop,
+    "kafka-python poll loop, its defaults": poll_loop_default,
+    "trio_consumer async for, auto": automatic,
+    "trio_consumer async for, manual": manual,
+    "trio_consumer batches": batches,
+    "trio_consumer two streams": two_streams,
+    "aiokafka getmany": aiokafka_getmany,
+    "aiokafka async for": aiokafka_for,
+    "confluent-kafka consume, tuned": confluent,
+}
+
+
+def main() -> None:
+    """Run the contender that the command line names."""
+    name, bootstrap, topic, count = sys.argv[1:]
+    gc.collect()
+    result = CONTENDERS[name](bootstrap, topic, int(count))
+    sys.stdout.write(msgspec.json.encode(result).decode() + "\n")
+
+
+if __name__ == "__main__":
+    main()
