@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import time
+from functools import partial
 
 import pytest
 import trio
@@ -73,6 +74,9 @@ def test_demo_exits_with_1_if_the_check_fails(monkeypatch: pytest.MonkeyPatch) -
         return {partition: offset - 1 for partition, offset in found.items()}
 
     monkeypatch.setattr(MemoryDemoBroker, "committed", committed)
+    # The second run waits for messages that do not come, until the plan's limit.
+    virtual = MockClock(autojump_threshold=0)
+    monkeypatch.setattr(trio, "run", partial(trio.run, clock=virtual))
     result = invoke("demo", "--messages", "40", "--seconds", "0.1")
     assert "FAILED" in result.stdout
     assert_one_line(result, 1, "the check failed: .* report this")
