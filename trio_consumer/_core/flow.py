@@ -27,8 +27,6 @@ class PauseReason(enum.Enum):
     """``pause_partitions`` was called."""
     FLOW = "flow"
     """``stop_flow`` was called."""
-    SEEK = "seek"
-    """A seek is under way."""
     UNWANTED = "unwanted"
     """No open stream takes this partition."""
 
