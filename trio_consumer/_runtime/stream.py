@@ -352,7 +352,10 @@ class MessageIterator:
         stream._next = index + 1
         chunk: Chunk = stream._chunk  # type: ignore[assignment]  # _advance() saw to it
         if chunk.decode is None:
-            message = Message(chunk.records[index], chunk, index)
+            message = Message()
+            message._record = chunk.records[index]
+            message._chunk = chunk
+            message._index = index
         else:
             try:
                 message = chunk.message(index)
