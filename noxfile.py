@@ -18,7 +18,6 @@ nox.options.sessions = ["lint", "typing", "tests", "coverage", "kafka"]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
-CODE = ["trio_consumer", "tests", "benchmarks", "noxfile.py"]
 
 
 def install(session: nox.Session, *groups: str, package: bool = True) -> None:

@@ -15,12 +15,14 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Generator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from statistics import median
 
 import click
 import msgspec
+from confluent_kafka.admin import AdminClient, NewTopic
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -32,6 +34,18 @@ from .contenders import CONTENDERS, Result
 BASELINE = "kafka-python poll loop"
 
 Rounds = list[dict[str, Result]]
+
+
+@contextmanager
+def temporary_topic(bootstrap: str, partitions: int) -> Generator[str, None, None]:
+    """A new topic, deleted at the end."""
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    topic = f"bench-{time.time_ns()}"
+    admin.create_topics([NewTopic(topic, partitions, 1)])[topic].result(30)
+    try:
+        yield topic
+    finally:
+        admin.delete_topics([topic])[topic].result(30)
 
 
 def run_alone(name: str, bootstrap: str, topic: str, count: int, timeout: float) -> Result:
@@ -115,18 +129,16 @@ def main(
         if cluster is not None:
             bootstrap = cluster.bootstrap
         assert bootstrap is not None
-        topic = f"bench-{time.time_ns()}"
-        if cluster is not None:
-            cluster.create_topic(topic, partitions)
-        produce_numbered(
-            bootstrap,
-            topic,
-            messages,
-            partitions,
-            size=size,
-            options={"compression.type": compression},
-        )
-        results = measure(names, bootstrap, topic, messages, rounds, timeout)
+        with temporary_topic(bootstrap, partitions) as topic:
+            produce_numbered(
+                bootstrap,
+                topic,
+                messages,
+                partitions,
+                size=size,
+                options={"compression.type": compression},
+            )
+            results = measure(names, bootstrap, topic, messages, rounds, timeout)
     title = f"{messages:,} messages of {size} bytes, {partitions} partitions, {rounds} rounds"
     Console().print(summary(results, names, title))
     if json_file is not None:
