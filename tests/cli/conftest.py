@@ -11,10 +11,7 @@ import pytest
 
 from trio_consumer.testing import MemoryBroker
 
-from ..kafka.fixtures import kafka_cluster
 from .support import HANDLERS, App
-
-__all__ = ["kafka_cluster"]
 
 _serial = itertools.count(1)
 

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ..kafka.fixtures import kafka_cluster
 from .backends import Backend, KafkaBackend, MemoryBackend
-
-__all__ = ["kafka_cluster"]
 
 
 @pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.kafka)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 
 import pytest
 import trio
@@ -11,7 +12,7 @@ import trio
 from trio_consumer import TP, Consumer, Message, Stream
 
 from .backends import Backend, new_group
-from .test_delivery import numbered
+from .test_delivery import numbered, take
 
 STRATEGIES = ["range", "cooperative-sticky"]
 
@@ -187,3 +188,57 @@ def test_late_acknowledgement_changes_nothing_for_the_next_owner(backend: Backen
         assert sorted(m.offset for m in again) == sorted([*range(4, 10), *range(1, 10)])
 
     backend.run(main)
+
+
+def test_member_that_leaves_while_it_joins_commits_first(backend: Backend) -> None:
+    """A cooperative member keeps partitions through a join; its last commit waits for the end."""
+
+    async def main() -> None:
+        topic, group = await backend.topic(6), new_group()
+        for partition in range(6):
+            await backend.produce(topic, numbered(3), partition)
+
+        def member() -> AbstractAsyncContextManager[Consumer]:
+            options = {"partition_assignment_strategy": "cooperative-sticky"}
+            return backend.consumer(
+                group, topics=[topic], client_options=options, commit_interval=1000.0
+            )
+
+        async with (
+            member() as holding,
+            holding.stream(topic, ack="manual") as stream,
+            trio.open_nursery() as nursery,
+        ):
+            async with member() as leaving, leaving.stream(topic) as other:
+                await wait_for(lambda: len(holding.assignment) == len(leaving.assignment) == 3)
+                in_hand = [await anext(aiter(stream)) for _ in range(9)]
+                finished = {message.tp for message in await take(other, 9)}
+                third = await nursery.start(enter, member())
+                # One has to give up a partition and waits for what is in hand of it;
+                # the other has given up one and waits for the first to join.
+                await wait_for(lambda: len(leaving.assignment) == 2)
+                await trio.sleep(0.5)
+
+                async def finish_later() -> None:
+                    await trio.sleep(1.0)
+                    for message in in_hand:
+                        message.ack()
+
+                nursery.start_soon(finish_later)
+            for tp in finished:
+                assert await backend.committed(group, tp) == 3
+            third.set()
+
+    backend.run(main)
+
+
+async def enter(
+    member: AbstractAsyncContextManager[Consumer],
+    *,
+    task_status: trio.TaskStatus[trio.Event] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Be a member until the event is set."""
+    leave = trio.Event()
+    async with member:
+        task_status.started(leave)
+        await leave.wait()

@@ -75,13 +75,13 @@ def test_program_cancelled_twenty_times_loses_nothing(
     kafka_cluster: Cluster, topic: TopicFactory
 ) -> None:
     """Cancelled at random moments: nothing lost, nothing finished that was not, no thread left."""
-    count, group = 40_000, f"cancelled-{next(_serial)}"
+    # More than 8 tasks can do in the time of 20 runs, so that each run has work to be torn from.
+    count, pause, group = 60_000, 0.002, f"cancelled-{next(_serial)}"
     name = topic(4)
     produce_numbered(kafka_cluster.bootstrap, name, count, 4)
     seed = random.randrange(1_000_000)
     chance = random.Random(seed)
     finished: Counter[int] = Counter()
-    in_hand: set[int] = set()
 
     async def consume(seconds: float) -> bool:
         with trio.move_on_after(seconds):
@@ -98,12 +98,9 @@ def test_program_cancelled_twenty_times_loses_nothing(
 
                 async def work() -> None:
                     async for message in stream:
-                        number = number_of(message.value)
-                        in_hand.add(number)
-                        await trio.sleep(0.0005)
+                        await trio.sleep(pause)
                         async with message:
-                            finished[number] += 1
-                        in_hand.discard(number)
+                            finished[number_of(message.value)] += 1
                         if len(finished) == count:
                             nursery.cancel_scope.cancel()
 
@@ -119,6 +116,7 @@ def test_program_cancelled_twenty_times_loses_nothing(
     for _ in range(20):
         trio.run(consume, chance.uniform(0.05, 1.5))
         check()
+    assert len(finished) < count, "nothing was left to cancel: the test has lost its bite"
     assert trio.run(consume, 120.0), f"seed {seed}: {len(finished)} of {count}"
     check()
     assert committed(kafka_cluster, group, name) == kafka_cluster.end_offsets(name)
@@ -132,7 +130,7 @@ def test_three_hundred_pauses_stall_no_partition(
     """Back-pressure pauses and resumes while other partitions run dry, again and again."""
     rounds, group = 300, f"pauses-{next(_serial)}"
     busy, dry = topic(4), topic(2)
-    count = rounds * 150
+    count = rounds * 130
     produce_numbered(kafka_cluster.bootstrap, busy, count, 4)
     pauses = 0
 
@@ -149,27 +147,27 @@ def test_three_hundred_pauses_stall_no_partition(
             trio.open_nursery() as nursery,
         ):
             small = 0
+            producer = Producer({"bootstrap.servers": kafka_cluster.bootstrap, "linger.ms": 0})
 
             async def read_idle() -> None:
                 nonlocal small
                 async for _ in idle:
                     small += 1
 
-            async def trickle() -> None:
+            def trickle() -> None:
                 # Runs dry after each record: the state in which parked records
                 # were forgotten.
-                producer = Producer({"bootstrap.servers": kafka_cluster.bootstrap, "linger.ms": 0})
-                for number in range(rounds):
-                    producer.produce(dry, b"%d" % number, partition=number % 2)
-                    await trio.to_thread.run_sync(producer.flush, 30)
+                producer.produce(dry, b"%d" % pauses, partition=pauses % 2)
+                producer.poll(0)
 
             nursery.start_soon(read_idle)
-            nursery.start_soon(trickle)
             left, was_full = count, False
             last_progress = time.monotonic()
             async for _ in stream:
                 left -= 1
-                pauses += stream.is_full and not was_full
+                if stream.is_full and not was_full:
+                    trickle()
+                    pauses += 1
                 was_full = stream.is_full
                 if left % 20 == 0:
                     await trio.sleep(0.002)
@@ -179,7 +177,8 @@ def test_three_hundred_pauses_stall_no_partition(
                 if not left:
                     break
             with trio.fail_after(120):
-                while small < rounds:
+                await trio.to_thread.run_sync(producer.flush, 30)
+                while small < pauses:
                     await trio.sleep(0.05)
             nursery.cancel_scope.cancel()
 

@@ -1,4 +1,4 @@
-"""Fixtures for tests against a real Kafka; a `conftest.py` imports them by name.
+"""Fixtures for tests against a real Kafka; `tests/conftest.py` imports them by name.
 
 They never skip. Where Kafka is unavailable the tests fail with the reason and the remedy, in a
 build service and at a desk alike; whoever wants to do without deselects the marker `kafka`.

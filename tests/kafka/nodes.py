@@ -304,8 +304,10 @@ class Nodes:
         ports = free_ports(self._size)
         folder = self._kept.folder
         self._nodes = {i: _Node(i, ports[i], folder / f"node-{i}") for i in ports}
-        # Kafka's own form of a UUID: base64 for URLs, without the padding.
+        # Kafka's own form of a UUID: base64 for URLs, without the padding.  A leading dash,
+        # which one in 64 would have, is read as an option by its tools.
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        cluster = cluster.replace("-", "_")
         for node in self._nodes.values():
             node.folder.mkdir()
             data = node.folder / "data"

@@ -26,10 +26,6 @@ from .nodes import ClusterError, NodeState
 from .produce import number_of, produce_numbered
 from .properties import HOST, Ports
 
-kafka_cluster = fixtures.kafka_cluster
-kafka_cluster_3 = fixtures.kafka_cluster_3
-topic = fixtures.topic
-
 ROOT = Path(__file__).parents[2]
 
 
@@ -227,21 +223,21 @@ def test_keeper_killed_leaves_no_process() -> None:
 
 
 @pytest.mark.kafka
-def test_kill_and_start_keep_port_and_data(
-    kafka_cluster: Cluster, topic: fixtures.TopicFactory
-) -> None:
+def test_kill_and_start_keep_port_and_data() -> None:
     """A node comes back after SIGKILL and after SIGTERM with what was stored."""
-    name, bootstrap = topic(2), kafka_cluster.bootstrap
-    produce_numbered(bootstrap, name, 1000, 2)
-    kafka_cluster.kill(1)
-    assert kafka_cluster.nodes == {1: NodeState.STOPPED}
-    with pytest.raises(RuntimeError, match=r"^cannot kill node 1: it is stopped$"):
-        kafka_cluster.kill(1)
-    kafka_cluster.start(1)
-    produce_numbered(bootstrap, name, 1000, 2, start=1000)
-    kafka_cluster.restart(1)
-    assert kafka_cluster.bootstrap == bootstrap
-    assert kafka_cluster.end_offsets(name) == {0: 1000, 1: 1000}
+    with Cluster() as cluster:
+        bootstrap = cluster.bootstrap
+        cluster.create_topic("t", 2)
+        produce_numbered(bootstrap, "t", 1000, 2)
+        cluster.kill(1)
+        assert cluster.nodes == {1: NodeState.STOPPED}
+        with pytest.raises(RuntimeError, match=r"^cannot kill node 1: it is stopped$"):
+            cluster.kill(1)
+        cluster.start(1)
+        produce_numbered(bootstrap, "t", 1000, 2, start=1000)
+        cluster.restart(1)
+        assert cluster.bootstrap == bootstrap
+        assert cluster.end_offsets("t") == {0: 1000, 1: 1000}
 
 
 @pytest.mark.kafka

@@ -33,6 +33,7 @@ __all__ = [
     "refresh_metadata",
     "release_parked",
     "release_poison",
+    "unwatch_connections",
     "watch_connections",
 ]
 
@@ -199,6 +200,15 @@ def watch_connections(client: Any, failures: list[BaseException]) -> None:
         return connection
 
     manager.get_connection = watched
+
+
+def unwatch_connections(client: Any) -> None:
+    """End :func:`watch_connections`.
+
+    A failure holds, by its traceback, the socket that the client did not close
+    (3.0.12): a list of them would use up the file descriptors in a long outage.
+    """
+    client._manager.__dict__.pop("get_connection", None)
 
 
 PIECE = 1024 * 1024

@@ -126,6 +126,9 @@ def commit_error(
             f"commit of {wanted} refused: this member is not, or not yet again, part of the"
             f" group's current generation ({_text(error)}); it joins again by itself",
             offsets=offsets,
+            # The client's own word for "joining just now": a cooperative member keeps its
+            # partitions meanwhile, and may commit them as soon as it has joined.
+            retriable=isinstance(error, errors.RebalanceInProgressError),
             stale=True,
         )
     if isinstance(error, (errors.RetriableError, RuntimeError)):

@@ -100,6 +100,8 @@ async def _open(options: dict[str, Any], brokers: str, timeout: float) -> KafkaC
         except BaseException:
             _close_all(nets)
             raise
+        for net in nets:
+            internals.unwatch_connections(net)
         return consumer
 
     try:
