@@ -36,6 +36,10 @@ async def fine(message):
     seen.append((message.partition, message.offset))
 
 
+async def told(message):
+    print("finishes", message.offset, flush=True)
+
+
 async def bad(message):
     if (message.partition, message.offset) == (0, 7):
         raise ValueError("no amount\\nin order 7")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 
@@ -56,9 +57,11 @@ def test_a_second_signal_cancels_handlers(app: App, number: signal.Signals) -> N
 
 def test_a_signal_while_waiting_for_messages_stops(app: App) -> None:
     """All 40 are done and the topic is at its end."""
-    with app.start("fine") as process:
+    with app.start("told") as process:
+        for _ in range(40):
+            assert next_line(process).startswith("finishes")
         with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(timeout=1.5)
+            process.wait(timeout=0.5)
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=30)
     assert process.returncode == 0, err
@@ -68,12 +71,15 @@ def test_a_signal_while_waiting_for_messages_stops(app: App) -> None:
 
 def test_a_signal_while_connecting_stops(app: App) -> None:
     """There is nothing to finish."""
-    more = ["--url", "kafka://127.0.0.1:1", "--connect-timeout", "60"]
-    with app.start("fine", *more) as process:
-        with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(timeout=2)
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=10)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(30)
+        address = "kafka://127.0.0.1:{}".format(server.getsockname()[1])
+        with app.start("fine", "--url", address, "--connect-timeout", "60") as process:
+            # It tries; from now on nobody answers.
+            server.accept()[0].close()
+            server.close()
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=10)
     assert process.returncode == 0, err
     (line,) = err.splitlines()
     assert line.startswith("stopped by SIGINT: 0 messages handed out")
