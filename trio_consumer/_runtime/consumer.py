@@ -22,7 +22,7 @@ from .message import Message
 from .partitions import Assignment, AssignmentState, Partitions
 from .rebalance import Rebalancer, wait_settled
 from .statistics import ConsumerStatistics, PartitionStatistics, StreamStatistics
-from .stream import Stream
+from .stream import DecodeErrorHandler, Stream
 
 __all__ = ["Consumer"]
 
@@ -69,6 +69,7 @@ class Consumer:
         *topics: str,
         key_deserializer: Deserializer | None = None,
         value_deserializer: Deserializer | None = None,
+        on_decode_error: Literal["raise", "skip"] | DecodeErrorHandler = "raise",
         ack: Literal["auto", "manual", "none"] = "auto",
         partitions: Collection[int] | None = None,
         max_buffered: int | None = None,
@@ -82,6 +83,16 @@ class Consumer:
             topics: Names of topics; with none, the ``topics`` of the consumer.
             key_deserializer: Called with the bytes of each key that is not None.
             value_deserializer: Called with the bytes of each value that is not None.
+            on_decode_error: What becomes of a message that a deserializer does
+                not accept.  ``"raise"``: :class:`DeserializationError` leaves
+                the loop, the message stays unfinished.  ``"skip"``: a warning
+                is logged, the message is finished, the loop goes on.  A
+                function ``async def handler(error, message)``: the loop awaits
+                it with the :class:`DeserializationError` and the message, key
+                and value as bytes (to send it to a dead-letter topic, say).
+                The message is finished when the function has returned; if it
+                raises or is cancelled, the message stays unfinished and the
+                exception leaves the loop.
             ack: ``"auto"``: the loop coming back finishes a message.
                 ``"manual"``: only ``message.ack()`` or ``async with message``
                 does.  ``"none"``: the stream observes and never holds back a
@@ -92,7 +103,8 @@ class Consumer:
                 goes on at half.  Default: the consumer's.
 
         Raises:
-            ConfigurationError: No topic, an unknown ``ack``, or an impossible bound.
+            ConfigurationError: No topic, an unknown ``ack`` or
+                ``on_decode_error``, or an impossible bound.
         """
         names = frozenset(topics) or self._topics
         if not names:
@@ -103,6 +115,11 @@ class Consumer:
             raise ConfigurationError(
                 f"ack must be 'auto', 'manual' or 'none', not {ack!r}"
             ) from None
+        if on_decode_error not in ("raise", "skip") and not callable(on_decode_error):
+            raise ConfigurationError(
+                "on_decode_error must be 'raise', 'skip' or an async function,"
+                f" not {on_decode_error!r}"
+            )
         bound = self._max_buffered if max_buffered is None else max_buffered
         if bound < 1:
             raise ConfigurationError(f"max_buffered must be at least 1, not {bound}")
@@ -110,6 +127,7 @@ class Consumer:
             self,
             names,
             deserializers=Deserializers(key_deserializer, value_deserializer),
+            on_decode_error=on_decode_error,
             ack=mode,
             partitions=None if partitions is None else frozenset(partitions),
             max_buffered=bound,

@@ -56,10 +56,17 @@ class Chunk:
             DeserializationError: The record cannot be decoded.
         """
         if self.decode is None:
-            message = Message()
-        else:
-            message = decoded = DecodedMessage()
-            decoded._key, decoded._value = self.decode(index)
+            return self.raw_message(index)
+        message = DecodedMessage()
+        message._key, message._value = self.decode(index)
+        message._record = self.records[index]
+        message._chunk = self
+        message._index = index
+        return message
+
+    def raw_message(self, index: int) -> Message:
+        """Make the message of a record with its key and value as bytes."""
+        message = Message()
         message._record = self.records[index]
         message._chunk = self
         message._index = index
@@ -184,16 +191,18 @@ Segment = tuple[Chunk, int, int]
 class MessageBatch(Sequence[Message]):
     """Messages that :meth:`Stream.batches` hands out together.
 
-    A sequence; messages are made when they are looked at.  It is finished as a
+    A sequence; messages are made when they are looked at, unless the stream had
+    to decode them before (``on_decode_error``).  It is finished as a
     whole by the loop coming back, by :meth:`ack` or by a clean exit of
     ``async with batch:``; each message may also be acknowledged by itself.
     """
 
-    __slots__ = ("_segments", "_size")
+    __slots__ = ("_made", "_segments", "_size")
 
-    def __init__(self, segments: list[Segment]) -> None:
+    def __init__(self, segments: list[Segment], made: list[Message] | None = None) -> None:
         self._segments = segments
         self._size = sum(stop - start for _, start, stop in segments)
+        self._made = made
 
     def __repr__(self) -> str:
         return f"<MessageBatch of {self._size}>"
@@ -208,6 +217,8 @@ class MessageBatch(Sequence[Message]):
     def __getitem__(self, index: int | slice) -> Message | list[Message]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(self._size))]
+        if self._made is not None:
+            return self._made[index]
         if index < 0:
             index += self._size
         for chunk, start, stop in self._segments:
@@ -217,6 +228,9 @@ class MessageBatch(Sequence[Message]):
         raise IndexError("batch index out of range")
 
     def __iter__(self) -> Any:
+        if self._made is not None:
+            yield from self._made
+            return
         for chunk, start, stop in self._segments:
             if chunk.decode is None:
                 records = chunk.records
