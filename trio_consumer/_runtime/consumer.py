@@ -7,6 +7,7 @@ asks of the parts that :func:`~.opening.open_consumer` made it of.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from contextlib import AbstractContextManager
 from typing import Literal
 
 import trio
@@ -275,6 +276,19 @@ class Consumer:
             if assignment is not None and assignment.state is AssignmentState.OPEN:
                 self._partitions.seek(assignment, offset)
         return found
+
+    def while_assigned(self, tp: TopicPartition) -> AbstractContextManager[trio.CancelScope]:
+        """A cancel scope for work that lasts as long as a partition is assigned.
+
+        It is cancelled when the assignment ends: at once when the partition is
+        lost; when it is revoked, after the last commit and
+        ``on_partitions_revoked``; and when the consumer ends.  A seek does not
+        cancel it.  For the work on one message see :meth:`Message.while_assigned`.
+
+        Raises:
+            ConfigurationError: The partition is not assigned to this member.
+        """
+        return self._assigned(tp).partition_scope()
 
     def _assigned(self, tp: TopicPartition) -> Assignment:
         assignment = self._partitions.get(TopicPartition(*tp))

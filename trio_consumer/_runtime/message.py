@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, overload
 
-from .._core.ledger import DeliveredBatch
+import trio
+
+from .._core.ledger import DeliveredBatch, Ledger
 from .._types import TopicPartition
 from ..transports.base import Record
 from .decoding import Decode
@@ -25,18 +29,20 @@ class Chunk:
     Attributes:
         stream: The stream whose buffer it is in.
         assignment: The assignment that the records were read under.
+        ledger: The account of that assignment that they belong to.
         records: The records.
         entries: Their entries in the ledger, same indices; None for an observer.
         bit: The stream's bit in those entries.
         decode: Key and value of the record at an index; None leaves the bytes.
     """
 
-    __slots__ = ("assignment", "bit", "decode", "entries", "records", "stream")
+    __slots__ = ("assignment", "bit", "decode", "entries", "ledger", "records", "stream")
 
     def __init__(
         self,
         stream: Stream,
         assignment: Assignment,
+        ledger: Ledger,
         records: Sequence[Record],
         entries: DeliveredBatch | None,
         bit: int,
@@ -44,6 +50,7 @@ class Chunk:
     ) -> None:
         self.stream = stream
         self.assignment = assignment
+        self.ledger = ledger
         self.records = records
         self.entries = entries
         self.bit = bit
@@ -71,6 +78,11 @@ class Chunk:
         message._chunk = self
         message._index = index
         return message
+
+    def forfeit(self, index: int) -> None:
+        """Let one record be finished no more."""
+        if self.entries is not None:
+            self.entries.forfeit(index, self.bit)
 
     def finish(self, index: int) -> bool:
         """Acknowledge one record; from any thread."""
@@ -151,6 +163,26 @@ class Message:
             sought meanwhile: then somebody else gets the message again.
         """
         return self._chunk.finish(self._index)
+
+    def while_assigned(self) -> AbstractContextManager[trio.CancelScope]:
+        """A cancel scope for work that is in vain once the partition has gone.
+
+            with message.while_assigned() as scope:
+                await charge(message.value)
+
+        It is cancelled at once when the partition is lost or sought; when it is
+        revoked and the wait for what is in hand (``drain_timeout``) is over,
+        before the last commit; and when the consumer ends.  From that moment
+        the message cannot be finished: :meth:`ack` returns False, a loop that
+        comes back finishes nothing, and whoever has the partition next gets it.
+        If that has happened already, the scope is cancelled from the beginning.
+
+        Returns:
+            A context manager that yields the :class:`trio.CancelScope`; enter it
+            in the thread of the consumer, as any scope.
+        """
+        chunk = self._chunk
+        return chunk.assignment.message_scope(chunk.ledger, partial(chunk.forfeit, self._index))
 
     async def __aenter__(self) -> Message:
         return self
