@@ -1,11 +1,12 @@
 """The consumer: the face that the user sees.
 
-It knows which topics the streams want and whether it stops; everything else it
-asks of the parts that :func:`~.opening.open_consumer` made it of.
+It knows whether it hands out and whether it stops; everything else it asks of the
+parts that :func:`~.opening.open_consumer` made it of.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable
 from contextlib import AbstractContextManager
 from typing import Literal
@@ -14,6 +15,7 @@ import trio
 
 from .._core.flow import PauseReason
 from .._core.ledger import DeliveredBatch
+from .._core.subscription import TopicPattern
 from .._errors import ConfigurationError
 from .._types import AckMode, GroupMetadata, OffsetAndMetadata, TopicPartition
 from ..transports.base import Session
@@ -24,6 +26,7 @@ from .partitions import Assignment, AssignmentState, Partitions
 from .rebalance import Rebalancer, wait_settled
 from .statistics import ConsumerStatistics, PartitionStatistics, StreamStatistics
 from .stream import DecodeErrorHandler, Stream
+from .subscription import Subscription
 
 __all__ = ["Consumer"]
 
@@ -39,6 +42,7 @@ class Consumer:
         partitions: Partitions,
         committer: Committer,
         rebalancer: Rebalancer,
+        subscription: Subscription,
         topics: frozenset[str],
         max_buffered: int,
     ) -> None:
@@ -47,15 +51,12 @@ class Consumer:
         self._partitions = partitions
         self._committer = committer
         self._rebalancer = rebalancer
+        self._subscription = subscription
         self._topics = topics
         self._max_buffered = max_buffered
         self._token = trio.lowlevel.current_trio_token()
         self._handing_out = True
         self._stopping = False
-        self._wanted = trio.Event()
-        self._subscribed: frozenset[str] = frozenset()
-        if topics:
-            self._wanted.set()
 
     def __repr__(self) -> str:
         return (
@@ -68,6 +69,7 @@ class Consumer:
     def stream(
         self,
         *topics: str,
+        pattern: str | re.Pattern[str] | None = None,
         key_deserializer: Deserializer | None = None,
         value_deserializer: Deserializer | None = None,
         on_decode_error: Literal["raise", "skip"] | DecodeErrorHandler = "raise",
@@ -82,6 +84,13 @@ class Consumer:
 
         Args:
             topics: Names of topics; with none, the ``topics`` of the consumer.
+            pattern: Instead of names, a regular expression that has to match the
+                whole name of a topic.  Topics that appear later are found when
+                the client renews its metadata (``metadata_max_age_ms`` of
+                ``client_options``, by default every 300 s), so with
+                ``auto_offset_reset="latest"`` their first records are missed.
+                While there is none the stream waits.  Names that begin with
+                ``__`` are Kafka's own and never match.
             key_deserializer: Called with the bytes of each key that is not None.
             value_deserializer: Called with the bytes of each value that is not None.
             on_decode_error: What becomes of a message that a deserializer does
@@ -104,12 +113,19 @@ class Consumer:
                 goes on at half.  Default: the consumer's.
 
         Raises:
-            ConfigurationError: No topic, an unknown ``ack`` or
+            ConfigurationError: No topic, topics and a pattern, an unknown ``ack`` or
                 ``on_decode_error``, or an impossible bound.
         """
-        names = frozenset(topics) or self._topics
-        if not names:
-            raise ConfigurationError("a stream needs at least one topic")
+        if pattern is not None:
+            if topics:
+                raise ConfigurationError(
+                    f"a stream takes topics or a pattern, not both: {topics} and {pattern!r}"
+                )
+            chosen: frozenset[str] | TopicPattern = TopicPattern(pattern)
+        else:
+            chosen = frozenset(topics) or self._topics
+            if not chosen:
+                raise ConfigurationError("a stream needs at least one topic, or a pattern")
         try:
             mode = AckMode(ack)
         except ValueError:
@@ -126,7 +142,7 @@ class Consumer:
             raise ConfigurationError(f"max_buffered must be at least 1, not {bound}")
         return Stream(
             self,
-            names,
+            chosen,
             deserializers=Deserializers(key_deserializer, value_deserializer),
             on_decode_error=on_decode_error,
             ack=mode,
@@ -140,6 +156,7 @@ class Consumer:
 
     def _open_stream(self, stream: Stream) -> None:
         self._partitions.open_stream(stream)
+        self._subscription.opened(stream)
 
     def _close_stream(self, stream: Stream, *, failed: bool) -> None:
         self._partitions.close_stream(stream, failed=failed)
@@ -148,21 +165,7 @@ class Consumer:
         self._partitions.pressure_changed(stream)
 
     def _needs_data(self) -> None:
-        """A stream waits: now the subscription has to be what the streams want."""
-        if self._desired() != self._subscribed:
-            self._wanted.set()
-
-    def _desired(self) -> frozenset[str]:
-        return self._topics.union(*(stream.topics for stream in self._partitions.streams))
-
-    async def _keep_subscribed(self) -> None:
-        while True:
-            await self._wanted.wait()
-            self._wanted = trio.Event()
-            desired = self._desired()
-            if desired and desired != self._subscribed:
-                await self._session.subscribe(desired)
-                self._subscribed = desired
+        self._subscription.needed()
 
     # -- acknowledging and committing ----------------------------------------------
 

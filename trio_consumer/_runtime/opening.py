@@ -26,6 +26,7 @@ from .conductor import Conductor, Fetcher, Parcel
 from .consumer import Consumer
 from .partitions import Partitions
 from .rebalance import RebalanceCallback, Rebalancer
+from .subscription import Subscription
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -132,8 +133,7 @@ async def open_consumer(
         raise ConfigurationError(
             "a consumer needs a group to commit under: open_consumer(..., group='name')"
         )
-    if isinstance(topics, str):
-        topics = [topics]
+    topics = frozenset([topics] if isinstance(topics, str) else topics)
     if max_buffered < 1:
         raise ConfigurationError(f"max_buffered must be at least 1, not {max_buffered}")
     for name, seconds in (("commit_timeout", commit_timeout), ("drain_timeout", drain_timeout)):
@@ -172,13 +172,15 @@ async def open_consumer(
                 on_revoked=on_partitions_revoked,
                 on_lost=on_partitions_lost,
             )
+            subscription = Subscription(session, partitions, topics)
             consumer = Consumer(
                 group=group,
                 session=session,
                 partitions=partitions,
                 committer=committer,
                 rebalancer=rebalancer,
-                topics=frozenset(topics),
+                subscription=subscription,
+                topics=topics,
                 max_buffered=max_buffered,
             )
             send, receive = trio.open_memory_channel[list[Parcel]](0)
@@ -186,7 +188,7 @@ async def open_consumer(
             nursery.start_soon(conductor.run)
             nursery.start_soon(Fetcher(session, partitions, send).run)
             nursery.start_soon(committer.run)
-            nursery.start_soon(consumer._keep_subscribed)
+            nursery.start_soon(subscription.run)
             try:
                 yield consumer
             except BaseException as exc:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import trio
 
 from .._core.flow import Pressure
+from .._core.subscription import TopicPattern
 from .._errors import ConfigurationError, DeserializationError
 from .._types import AckMode, TopicPartition
 from .decoding import Deserializers
@@ -79,7 +80,7 @@ class Stream:
     def __init__(
         self,
         consumer: Consumer,
-        topics: Iterable[str],
+        topics: Iterable[str] | TopicPattern,
         *,
         deserializers: Deserializers,
         on_decode_error: Literal["raise", "skip"] | DecodeErrorHandler,
@@ -87,7 +88,11 @@ class Stream:
         partitions: frozenset[int] | None,
         max_buffered: int,
     ) -> None:
-        self.topics = frozenset(topics)
+        self.pattern = topics if isinstance(topics, TopicPattern) else None
+        # With a pattern, what it was found to mean.
+        self.topics: frozenset[str] = (
+            frozenset() if isinstance(topics, TopicPattern) else frozenset(topics)
+        )
         self.ack_mode = ack
         self.partitions = partitions
         self.deserializers = deserializers
@@ -109,6 +114,8 @@ class Stream:
 
     def __repr__(self) -> str:
         topics = ", ".join(sorted(self.topics))
+        if self.pattern is not None:
+            topics = f"pattern {str(self.pattern)!r}"
         return (
             f"<Stream {topics} ack={self.ack_mode.value} {self._state.value}"
             f" buffered={self.buffered}>"
@@ -126,9 +133,15 @@ class Stream:
 
     def takes(self, tp: TopicPartition) -> bool:
         """Whether this stream wants the messages of a partition."""
-        return tp.topic in self.topics and (
-            self.partitions is None or tp.partition in self.partitions
-        )
+        # Not by what a pattern was found to mean: another stream may have brought
+        # the topic in since.
+        wanted = tp.topic in self.topics if self.pattern is None else self.pattern.matches(tp.topic)
+        return wanted and (self.partitions is None or tp.partition in self.partitions)
+
+    def resolve(self, topics: frozenset[str]) -> None:
+        """Find out what the pattern means among the topics of the cluster."""
+        if self.pattern is not None:
+            self.topics = self.pattern.among(topics)
 
     # -- life ------------------------------------------------------------------
 
