@@ -135,7 +135,7 @@ def test_revocation_lets_work_finish_within_its_deadline() -> None:
 
 @pytest.mark.parametrize("ack", ["auto", "manual", "batches", "abandoned"])
 def test_revocation_cancels_work_at_its_deadline_and_finishes_nothing_of_it(ack: str) -> None:
-    """The loop of a cancelled body comes back before the last commit, which does not pass it."""
+    """The loop of a cancelled body comes back, and the last commit does not pass its message."""
 
     async def main() -> None:
         it = broker(3)
@@ -187,11 +187,14 @@ def test_revocation_cancels_work_at_its_deadline_and_finishes_nothing_of_it(ack:
                 await trio.sleep(7)
                 # Learnt at 3; a message whose loop has gone is not waited for.
                 deadline = 3.0 if ack == "abandoned" else 7.0
-                assert events == [("cancelled", deadline), ("revoked", deadline)]
+                # In any order: nobody waits for a body that was cancelled.
+                assert sorted(events) == [("cancelled", deadline), ("revoked", deadline)]
                 assert acked == [False]
-                assert committed(it) == 1
+                # A batch is finished when its loop comes back, or nothing of it.
+                expected = {None, 1} if ack == "batches" else {1}
+                assert committed(it) in expected
                 nursery.cancel_scope.cancel()
-        assert committed(it) == 1
+        assert committed(it) in expected
 
     run(main)
 

@@ -172,10 +172,11 @@ class Message:
 
         It is cancelled at once when the partition is lost or sought; when it is
         revoked and the wait for what is in hand (``drain_timeout``) is over,
-        before the last commit; and when the consumer ends.  From that moment
-        the message cannot be finished: :meth:`ack` returns False, a loop that
-        comes back finishes nothing, and whoever has the partition next gets it.
-        If that has happened already, the scope is cancelled from the beginning.
+        before the last commit (which does not wait for the work to end); and
+        when the consumer ends.  From that moment the message cannot be
+        finished: :meth:`ack` returns False, a loop that comes back finishes
+        nothing, and whoever has the partition next gets it.  If that has
+        happened already, the scope is cancelled from the beginning.
 
         Returns:
             A context manager that yields the :class:`trio.CancelScope`; enter it
