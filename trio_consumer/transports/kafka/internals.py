@@ -219,7 +219,7 @@ def read_large_pieces(client: Any) -> None:
     async def built(*args: Any, **kwargs: Any) -> Any:
         transport = await build(*args, **kwargs)
         if type(transport) is KafkaTCPTransport:
-            sock = transport._sock
+            sock: Any = transport._sock
 
             def receive() -> tuple[bytes, Exception | None]:
                 try:
