@@ -14,7 +14,6 @@ import pytest
 import trio
 
 from trio_consumer import TP, ConfigurationError, Stream, UnknownTopicError
-from trio_consumer._core.subscription import TopicPattern
 from trio_consumer.testing import MemoryBroker
 from trio_consumer.transports.memory.session import MemorySession
 
@@ -62,12 +61,6 @@ def test_stream_takes_every_topic_whose_whole_name_matches(kind: Callable[[str],
 
 def test_internal_topics_never_match() -> None:
     """Topics of Kafka's own have to be named."""
-    pattern = TopicPattern(".*")
-    assert str(pattern) == ".*"
-    assert pattern.among(["__consumer_offsets", "_mine", "__transaction_state", "t"]) == {
-        "_mine",
-        "t",
-    }
 
     async def main() -> None:
         it = topics_of("__consumer_offsets", "t")
