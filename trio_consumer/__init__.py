@@ -23,8 +23,9 @@ from ._errors import (
     TransportError,
     UnknownTopicError,
 )
-from ._runtime.consumer import Consumer, open_consumer
+from ._runtime.consumer import Consumer
 from ._runtime.message import Message, MessageBatch
+from ._runtime.opening import open_consumer
 from ._runtime.statistics import ConsumerStatistics, PartitionStatistics, StreamStatistics
 from ._runtime.stream import Stream
 from ._types import TP, GroupMetadata, OffsetAndMetadata, TopicPartition

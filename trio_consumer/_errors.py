@@ -42,9 +42,10 @@ class ConfigurationError(ConsumerError, ValueError):
 
 
 class DeserializationError(ConsumerError):
-    """A key or a value could not be decoded; the message is not finished.
+    """A key or a value could not be decoded.
 
-    The exception of the deserializer is the ``__cause__``.
+    The message is not finished, unless the stream's ``on_decode_error`` sees to
+    it.  The exception of the deserializer is the ``__cause__``.
 
     Attributes:
         tp: Partition of the message.
@@ -58,8 +59,9 @@ class DeserializationError(ConsumerError):
         self.field = field
         super().__init__(
             f"cannot deserialize the {field} of {tp} offset {offset}:"
-            f" {type(cause).__name__}: {cause}. The message stays unfinished and will be delivered"
-            f" again; give the stream a deserializer that accepts it, or seek past it"
+            f" {type(cause).__name__}: {cause}. Unless on_decode_error of the stream deals with it,"
+            f" the message stays unfinished and will be delivered again; give the stream a"
+            f" deserializer that accepts it, or seek past it"
         )
 
 

@@ -34,7 +34,7 @@ class Backend(Protocol):
     def run(self, main: Callable[[], Awaitable[object]]) -> None:
         """Run a Trio program, on the clock that suits this broker."""
 
-    async def topic(self, partitions: int = 1) -> str:
+    async def topic(self, partitions: int = 1, prefix: str = "topic") -> str:
         """Make a topic with a new name."""
 
     async def produce(self, topic: str, values: Sequence[Value], partition: int = 0) -> None:
@@ -71,8 +71,8 @@ class MemoryBackend:
     def run(self, main: Callable[[], Awaitable[object]]) -> None:
         trio.run(main, clock=MockClock(autojump_threshold=0))
 
-    async def topic(self, partitions: int = 1) -> str:
-        name = f"topic-{next(_serial)}"
+    async def topic(self, partitions: int = 1, prefix: str = "topic") -> str:
+        name = f"{prefix}-{next(_serial)}"
         self.broker.create_topic(name, partitions)
         return name
 
@@ -117,8 +117,8 @@ class KafkaBackend:
 
         trio.run(limited)
 
-    async def topic(self, partitions: int = 1) -> str:
-        name = f"conformance-{next(_serial)}"
+    async def topic(self, partitions: int = 1, prefix: str = "topic") -> str:
+        name = f"conformance-{prefix}-{next(_serial)}"
         await trio.to_thread.run_sync(self.cluster.create_topic, name, partitions)
         return name
 

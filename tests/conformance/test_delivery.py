@@ -640,3 +640,35 @@ def test_wait_empty_returns_when_everything_is_finished_and_committed(backend: B
             assert await backend.committed(group, TP(topic, 0)) == 20
 
     backend.run(main)
+
+
+def test_pattern_means_topics_that_are_there_and_topics_that_come_later(backend: Backend) -> None:
+    """A stream of a pattern waits for its first topic, and takes in each one that appears."""
+
+    async def main() -> None:
+        group = new_group()
+        prefix = f"pattern-of-{group}"
+        options = {"client_options": {"metadata_max_age_ms": 1000}}
+        await backend.topic(prefix="unwanted")
+        async with (
+            backend.consumer(group, **options) as consumer,
+            consumer.stream(pattern=f"(conformance-)?{prefix}-[0-9]+") as stream,
+        ):
+            with trio.move_on_after(3) as scope:
+                await take(stream, 1)
+            assert scope.cancelled_caught
+            assert consumer.assignment == frozenset()
+            seen: dict[str, list[int]] = {}
+            for expected in (1, 2):
+                topic = await backend.topic(2, prefix=prefix)
+                await backend.produce(topic, numbered(5), 1)
+                with trio.fail_after(60):
+                    for message in await take(stream, 5):
+                        seen.setdefault(message.topic, []).append(message.offset)
+                assert seen[topic] == [0, 1, 2, 3, 4]
+                assert len(seen) == expected
+            assert {tp.topic for tp in consumer.assignment} == set(seen)
+        for topic in seen:
+            assert await backend.committed(group, TP(topic, 1)) == 5
+
+    backend.run(main)

@@ -120,6 +120,12 @@ class Entry:
             self.left_behind.clear()
             self.lost_for_good = True
 
+    def forfeit(self, stream: int) -> None:
+        if stream in self.left_behind:
+            self.left_behind.clear()
+            self.lost_for_good = True
+        self.withdraw(stream)
+
     def abandon(self, stream: int, *, again: bool) -> None:
         if stream in self.left_behind:
             self.left_behind[stream] |= again
@@ -323,6 +329,15 @@ class LedgerMachine(RuleBasedStateMachine):
         for entry in delivery.entries[start:stop]:
             entry.withdraw(stream)
         delivery.batch.withdraw(start, stop, bit_of(stream))
+
+    @precondition(lambda self: self.deliveries)
+    @rule(pick=picks, index=picks, stream=picks)
+    def forfeit(self, pick: int, index: int, stream: int) -> None:
+        delivery = self.deliveries[pick % len(self.deliveries)]
+        index %= len(delivery.entries)
+        stream %= self.streams
+        delivery.entries[index].forfeit(stream)
+        delivery.batch.forfeit(index, bit_of(stream))
 
     @precondition(lambda self: self.deliveries)
     @rule(pick=picks, index=picks, stream=picks, again=st.booleans())
@@ -827,6 +842,21 @@ def test_withdrawn_record_is_owed_although_another_stream_finished(ledger: Ledge
     assert ledger.in_hand == 0
 
 
+def test_forfeited_record_cannot_be_finished_by_its_stream(ledger: Ledger) -> None:
+    """In hand, abandoned or finished: what is not finished is owed, and no late ack counts."""
+    batch = ledger.deliver([0, 1, 2], A | B)
+    assert batch.finish(0, A)
+    batch.abandon(2, A, again=False)
+    for index in range(3):
+        batch.forfeit(index, A)
+        batch.forfeit(index, A)
+        assert not batch.finish(index, A)
+        assert batch.finish(index, B)
+    assert ledger.in_hand == 0
+    assert ledger.owed() == ledger.unfinished() == [1, 2]
+    assert ledger.snapshot() == Snapshot(1, 1)
+
+
 def test_owed_record_comes_again_while_another_stream_has_it(ledger: Ledger) -> None:
     """A new stream need not wait for the others; they keep their part of it."""
     batch = ledger.deliver([0, 1], A | B)
@@ -934,7 +964,9 @@ def test_replay_is_the_records_not_the_offsets(ledger: Ledger) -> None:
 # -- who is told
 
 
-@pytest.mark.parametrize("way", ["finish", "range", "release", "withdraw", "abandon", "close"])
+@pytest.mark.parametrize(
+    "way", ["finish", "range", "release", "withdraw", "abandon", "forfeit", "close"]
+)
 def test_on_settled_is_called_when_nobody_has_anything_in_hand(ledger: Ledger, way: str) -> None:
     """Every way in which the last entry can end wakes the drain."""
     ledger.deliver([0], A).finish(0, A)
@@ -953,6 +985,8 @@ def test_on_settled_is_called_when_nobody_has_anything_in_hand(ledger: Ledger, w
         last.withdraw(0, 1, A)
     elif way == "abandon":
         last.abandon(0, A, again=False)
+    elif way == "forfeit":
+        last.forfeit(0, A)
     else:
         ledger.close_stream(A)
     assert calls == [0]

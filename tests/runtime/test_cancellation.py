@@ -192,7 +192,13 @@ class Program:
         while True:
             async for message in stream:
                 received(stream, message)
-                await self._work()
+                if chance(random, 0.5):
+                    with message.while_assigned() as scope:
+                        await self._work()
+                    if scope.cancelled_caught:
+                        continue  # not processed, so nothing may come of it
+                else:
+                    await self._work()
                 if not self.patient and chance(random, 0.03):
                     break
                 if stream.ack_mode.value == "none":

@@ -455,7 +455,7 @@ def test_argument_that_cannot_work_is_refused(options: dict[str, Any], match: st
 @pytest.mark.parametrize(
     ("topics", "options", "match"),
     [
-        ([], {}, "^a stream needs at least one topic$"),
+        ([], {}, "^a stream needs at least one topic, or a pattern$"),
         (["t"], {"ack": "always"}, "^ack must be 'auto', 'manual' or 'none', not 'always'$"),
         (["t"], {"max_buffered": 0}, "^max_buffered must be at least 1, not 0$"),
     ],

@@ -17,7 +17,7 @@ Closing the ledger zeroes every row.  A late acknowledgement for a partition
 that has gone then finds its bit clear, returns False and changes nothing,
 whatever offsets the next assignment reuses: no epoch has to be compared.
 
-Three things may happen to an entry besides being finished:
+Four things may happen to an entry besides being finished:
 
 * *released*: the stream closes before it handed the record out.  If other
   streams had it too, theirs is the decision; if nobody processed it, it is
@@ -28,6 +28,7 @@ Three things may happen to an entry besides being finished:
 * *withdrawn*: the partition goes away, or the stream fails, before the record
   was handed out.  It is owed, whatever other streams do, and messages of it that
   were abandoned can no longer be acknowledged.
+* *forfeited*: the same for a record in hand, or abandoned, whose time is over.
 
 An owed record is unfinished: it holds the committable offset back until it is
 delivered again (:meth:`Ledger.deliver` accepts exactly the owed records a
@@ -204,6 +205,12 @@ class DeliveredBatch:
             row[index] = entry  # type: ignore[index]
         if changed and not self.left:
             self._ledger._settle(self)
+
+    def forfeit(self, index: int, bit: int) -> None:
+        """Owe an entry that a stream has in hand, or abandoned: it cannot finish it any more."""
+        if self._abandoned and bit in self._abandoned.get(index, {}):
+            del self._abandoned[index]
+        self.withdraw(index, index + 1, bit)
 
     def abandon(self, index: int, bit: int, *, again: bool) -> None:
         """Wait no longer for an entry in hand.

@@ -197,7 +197,13 @@ class Conductor:
             decode = _decode(stream.deserializers, records, run, shared)
             stream._push(
                 Chunk(
-                    stream, assignment, records, entries if taker.bit else None, taker.bit, decode
+                    stream,
+                    assignment,
+                    assignment.ledger,
+                    records,
+                    entries if taker.bit else None,
+                    taker.bit,
+                    decode,
                 )
             )
 

@@ -1,50 +1,38 @@
-"""The consumer: one nursery that owns every task, and the face the user sees.
+"""The consumer: the face that the user sees.
 
-:func:`open_consumer` builds the parts, starts the tasks, lets the user's block
-run among them, and stops everything on the way out: no more hand-out, wait for
-what is in hand, commit, leave the group.
+It knows whether it hands out and whether it stops; everything else it asks of the
+parts that :func:`~.opening.open_consumer` made it of.
 """
 
 from __future__ import annotations
 
-import logging
-import sys
-from collections.abc import AsyncGenerator, Collection, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Literal
+import re
+from collections.abc import Collection, Iterable
+from contextlib import AbstractContextManager
+from typing import Literal
 
 import trio
 
-from .._core.commit_policy import CommitPolicy
 from .._core.flow import PauseReason
 from .._core.ledger import DeliveredBatch
-from .._core.scheduling import RoundRobin, SchedulingStrategy
-from .._errors import ConfigurationError, ConsumerError
+from .._core.subscription import TopicPattern
+from .._errors import ConfigurationError
 from .._types import AckMode, GroupMetadata, OffsetAndMetadata, TopicPartition
-from ..transports import resolve
-from ..transports.base import Session, SessionSettings, Transport
+from ..transports.base import Session
 from .committer import Committer
-from .conductor import Conductor, Fetcher, Parcel
 from .decoding import Deserializer, Deserializers
 from .message import Message
 from .partitions import Assignment, AssignmentState, Partitions
-from .rebalance import RebalanceCallback, Rebalancer, wait_settled
+from .rebalance import Rebalancer, wait_settled
 from .statistics import ConsumerStatistics, PartitionStatistics, StreamStatistics
-from .stream import Stream
+from .stream import DecodeErrorHandler, Stream
+from .subscription import Subscription
 
-if sys.version_info < (3, 11):
-    from exceptiongroup import BaseExceptionGroup
-
-if TYPE_CHECKING:
-    from ..transports.base import RebalanceListener
-
-__all__ = ["Consumer", "open_consumer"]
-
-logger = logging.getLogger("trio_consumer.consumer")
+__all__ = ["Consumer"]
 
 
 class Consumer:
-    """A member of a consumer group; made by :func:`open_consumer`."""
+    """A member of a consumer group; made by :func:`~trio_consumer.open_consumer`."""
 
     def __init__(
         self,
@@ -54,6 +42,7 @@ class Consumer:
         partitions: Partitions,
         committer: Committer,
         rebalancer: Rebalancer,
+        subscription: Subscription,
         topics: frozenset[str],
         max_buffered: int,
     ) -> None:
@@ -62,15 +51,12 @@ class Consumer:
         self._partitions = partitions
         self._committer = committer
         self._rebalancer = rebalancer
+        self._subscription = subscription
         self._topics = topics
         self._max_buffered = max_buffered
         self._token = trio.lowlevel.current_trio_token()
         self._handing_out = True
         self._stopping = False
-        self._wanted = trio.Event()
-        self._subscribed: frozenset[str] = frozenset()
-        if topics:
-            self._wanted.set()
 
     def __repr__(self) -> str:
         return (
@@ -83,8 +69,10 @@ class Consumer:
     def stream(
         self,
         *topics: str,
+        pattern: str | re.Pattern[str] | None = None,
         key_deserializer: Deserializer | None = None,
         value_deserializer: Deserializer | None = None,
+        on_decode_error: Literal["raise", "skip"] | DecodeErrorHandler = "raise",
         ack: Literal["auto", "manual", "none"] = "auto",
         partitions: Collection[int] | None = None,
         max_buffered: int | None = None,
@@ -96,8 +84,25 @@ class Consumer:
 
         Args:
             topics: Names of topics; with none, the ``topics`` of the consumer.
+            pattern: Instead of names, a regular expression that has to match the
+                whole name of a topic.  Topics that appear later are found when
+                the client renews its metadata (``metadata_max_age_ms`` of
+                ``client_options``, by default every 300 s), so with
+                ``auto_offset_reset="latest"`` their first records are missed.
+                While there is none the stream waits.  Names that begin with
+                ``__`` are Kafka's own and never match.
             key_deserializer: Called with the bytes of each key that is not None.
             value_deserializer: Called with the bytes of each value that is not None.
+            on_decode_error: What becomes of a message that a deserializer does
+                not accept.  ``"raise"``: :class:`DeserializationError` leaves
+                the loop, the message stays unfinished.  ``"skip"``: a warning
+                is logged, the message is finished, the loop goes on.  A
+                function ``async def handler(error, message)``: the loop awaits
+                it with the :class:`DeserializationError` and the message, key
+                and value as bytes (to send it to a dead-letter topic, say).
+                The message is finished when the function has returned; if it
+                raises or is cancelled, the message stays unfinished and the
+                exception leaves the loop.
             ack: ``"auto"``: the loop coming back finishes a message.
                 ``"manual"``: only ``message.ack()`` or ``async with message``
                 does.  ``"none"``: the stream observes and never holds back a
@@ -108,24 +113,38 @@ class Consumer:
                 goes on at half.  Default: the consumer's.
 
         Raises:
-            ConfigurationError: No topic, an unknown ``ack``, or an impossible bound.
+            ConfigurationError: No topic, topics and a pattern, an unknown ``ack`` or
+                ``on_decode_error``, or an impossible bound.
         """
-        names = frozenset(topics) or self._topics
-        if not names:
-            raise ConfigurationError("a stream needs at least one topic")
+        if pattern is not None:
+            if topics:
+                raise ConfigurationError(
+                    f"a stream takes topics or a pattern, not both: {topics} and {pattern!r}"
+                )
+            chosen: frozenset[str] | TopicPattern = TopicPattern(pattern)
+        else:
+            chosen = frozenset(topics) or self._topics
+            if not chosen:
+                raise ConfigurationError("a stream needs at least one topic, or a pattern")
         try:
             mode = AckMode(ack)
         except ValueError:
             raise ConfigurationError(
                 f"ack must be 'auto', 'manual' or 'none', not {ack!r}"
             ) from None
+        if on_decode_error not in ("raise", "skip") and not callable(on_decode_error):
+            raise ConfigurationError(
+                "on_decode_error must be 'raise', 'skip' or an async function,"
+                f" not {on_decode_error!r}"
+            )
         bound = self._max_buffered if max_buffered is None else max_buffered
         if bound < 1:
             raise ConfigurationError(f"max_buffered must be at least 1, not {bound}")
         return Stream(
             self,
-            names,
+            chosen,
             deserializers=Deserializers(key_deserializer, value_deserializer),
+            on_decode_error=on_decode_error,
             ack=mode,
             partitions=None if partitions is None else frozenset(partitions),
             max_buffered=bound,
@@ -137,6 +156,7 @@ class Consumer:
 
     def _open_stream(self, stream: Stream) -> None:
         self._partitions.open_stream(stream)
+        self._subscription.opened(stream)
 
     def _close_stream(self, stream: Stream, *, failed: bool) -> None:
         self._partitions.close_stream(stream, failed=failed)
@@ -145,21 +165,7 @@ class Consumer:
         self._partitions.pressure_changed(stream)
 
     def _needs_data(self) -> None:
-        """A stream waits: now the subscription has to be what the streams want."""
-        if self._desired() != self._subscribed:
-            self._wanted.set()
-
-    def _desired(self) -> frozenset[str]:
-        return self._topics.union(*(stream.topics for stream in self._partitions.streams))
-
-    async def _keep_subscribed(self) -> None:
-        while True:
-            await self._wanted.wait()
-            self._wanted = trio.Event()
-            desired = self._desired()
-            if desired and desired != self._subscribed:
-                await self._session.subscribe(desired)
-                self._subscribed = desired
+        self._subscription.needed()
 
     # -- acknowledging and committing ----------------------------------------------
 
@@ -273,6 +279,19 @@ class Consumer:
             if assignment is not None and assignment.state is AssignmentState.OPEN:
                 self._partitions.seek(assignment, offset)
         return found
+
+    def while_assigned(self, tp: TopicPartition) -> AbstractContextManager[trio.CancelScope]:
+        """A cancel scope for work that lasts as long as a partition is assigned.
+
+        It is cancelled when the assignment ends: at once when the partition is
+        lost; when it is revoked, after the last commit and
+        ``on_partitions_revoked``; and when the consumer ends.  A seek does not
+        cancel it.  For the work on one message see :meth:`Message.while_assigned`.
+
+        Raises:
+            ConfigurationError: The partition is not assigned to this member.
+        """
+        return self._assigned(tp).partition_scope()
 
     def _assigned(self, tp: TopicPartition) -> Assignment:
         assignment = self._partitions.get(TopicPartition(*tp))
@@ -390,212 +409,3 @@ class Consumer:
                 await self._committer.last_commit(
                     list(self._partitions), trio.current_time() + commit_timeout
                 )
-
-
-class _Listener:
-    """Stands in for the rebalancer, which needs the session that needs a listener."""
-
-    target: RebalanceListener
-
-    async def assigned(self, tps: frozenset[TopicPartition], generation: int) -> None:
-        await self.target.assigned(tps, generation)
-
-    async def revoked(self, tps: frozenset[TopicPartition]) -> None:
-        await self.target.revoked(tps)
-
-    async def lost(self, tps: frozenset[TopicPartition]) -> None:
-        await self.target.lost(tps)
-
-
-@asynccontextmanager
-async def open_consumer(
-    transport: str | Transport,
-    *,
-    group: str,
-    topics: Iterable[str] = (),
-    commit_interval: float = 2.8,
-    commit_every: int | None = None,
-    commit_timeout: float = 5.0,
-    drain_timeout: float = 30.0,
-    connect_timeout: float = 10.0,
-    auto_offset_reset: Literal["earliest", "latest", "none"] = "earliest",
-    isolation_level: Literal["read_uncommitted", "read_committed"] = "read_uncommitted",
-    max_buffered: int = 10_000,
-    scheduler: SchedulingStrategy | None = None,
-    on_partitions_assigned: RebalanceCallback | None = None,
-    on_partitions_revoked: RebalanceCallback | None = None,
-    on_partitions_lost: RebalanceCallback | None = None,
-    client_options: Mapping[str, Any] | None = None,
-) -> AsyncGenerator[Consumer, None]:
-    """Join a consumer group and consume inside the block.
-
-    Leaving the block stops in this order: nothing more is handed out; messages
-    in hand are waited for, up to ``drain_timeout``; what is finished is
-    committed; the member leaves the group; every task and thread has ended.  If
-    the block is cancelled, the wait for messages in hand is left out and the
-    last commit is shielded for ``commit_timeout``.
-
-    Args:
-        transport: Where to consume from: ``"kafka://host:port,host:port"``,
-            ``"memory://name"``, a :class:`~trio_consumer.testing.MemoryBroker`, or
-            a transport of your own.
-        group: The consumer group, under whose name offsets are committed.
-        topics: Topics to subscribe to from the start, before a stream asks.
-        commit_interval: Seconds between commits (Faust's default).
-        commit_every: Commit after so many acknowledgements, too.
-        commit_timeout: Seconds to wait for the broker's answer to a commit.
-        drain_timeout: Seconds to wait for messages in hand when partitions are
-            revoked and at the end; on revocation never more than about a third
-            of the client's rebalance timeout (``max_poll_interval_ms``).
-        connect_timeout: Seconds to wait for a first answer of any broker.
-        auto_offset_reset: Where to start without a committed offset, or when it
-            is out of range: ``"earliest"``, ``"latest"``, or ``"none"`` to raise
-            :class:`OffsetOutOfRangeError`.  With ``"latest"`` the starting
-            place is committed too, or a rebalance before the first commit would
-            skip what was produced meanwhile.
-        isolation_level: ``"read_committed"`` leaves out records of transactions
-            that are open or were aborted.
-        max_buffered: Messages buffered for each stream at which fetching pauses.
-        scheduler: The order of delivery out of one poll; default round robin
-            over topics, then partitions.
-        on_partitions_assigned: Called with the new partitions, before any of
-            their messages is delivered; plain or async.
-        on_partitions_revoked: Called after the last commit for these
-            partitions, before another member gets them.
-        on_partitions_lost: Called when partitions went without a hand-over.
-        client_options: Options for the client, under its own names: TLS, SASL,
-            ``session_timeout_ms``, ``group_instance_id``,
-            ``partition_assignment_strategy`` and so on.
-
-    Yields:
-        The :class:`Consumer`.
-
-    Raises:
-        ConfigurationError: An unknown URL scheme, an empty group, an option
-            that would break the guarantees.
-        BrokerUnavailableError: No broker answered within ``connect_timeout``.
-        AuthenticationError: The credentials were refused.
-        ConsumerError: Anything that ends the consumer later: a refused commit,
-            an unknown topic, a corrupt record.  It cancels the block and leaves
-            it as itself.
-
-    What the block raises leaves it as itself, too; an exception group appears
-    only if several things failed.
-    """
-    if not group or not isinstance(group, str):
-        raise ConfigurationError(
-            "a consumer needs a group to commit under: open_consumer(..., group='name')"
-        )
-    if isinstance(topics, str):
-        topics = [topics]
-    if max_buffered < 1:
-        raise ConfigurationError(f"max_buffered must be at least 1, not {max_buffered}")
-    for name, seconds in (("commit_timeout", commit_timeout), ("drain_timeout", drain_timeout)):
-        if seconds < 0:
-            raise ConfigurationError(f"{name} must not be negative, not {seconds}")
-    try:
-        policy = CommitPolicy(commit_interval, commit_every, now=trio.current_time())
-    except ValueError as exc:
-        raise ConfigurationError(str(exc)) from None
-    settings = SessionSettings(
-        group=group,
-        auto_offset_reset=auto_offset_reset,
-        isolation_level=isolation_level,
-        connect_timeout=connect_timeout,
-        commit_timeout=commit_timeout,
-        client_options=dict(client_options or {}),
-    )
-    address = resolve(transport)
-    committer = Committer(policy, commit_timeout=commit_timeout)
-    listener = _Listener()
-    failures: list[BaseException] = []
-    try:
-        async with address.connect(settings, listener) as session, trio.open_nursery() as nursery:
-            partitions = Partitions(
-                session,
-                committer.acknowledged if commit_every else None,
-                pin_start=auto_offset_reset == "latest",
-            )
-            committer.attach(session, partitions)
-            listener.target = rebalancer = Rebalancer(
-                partitions,
-                committer,
-                session,
-                drain_timeout=drain_timeout,
-                on_assigned=on_partitions_assigned,
-                on_revoked=on_partitions_revoked,
-                on_lost=on_partitions_lost,
-            )
-            consumer = Consumer(
-                group=group,
-                session=session,
-                partitions=partitions,
-                committer=committer,
-                rebalancer=rebalancer,
-                topics=frozenset(topics),
-                max_buffered=max_buffered,
-            )
-            send, receive = trio.open_memory_channel[list[Parcel]](0)
-            conductor = Conductor(partitions, receive, scheduler or RoundRobin())
-            nursery.start_soon(conductor.run)
-            nursery.start_soon(Fetcher(session, partitions, send).run)
-            nursery.start_soon(committer.run)
-            nursery.start_soon(consumer._keep_subscribed)
-            try:
-                yield consumer
-            except BaseException as exc:
-                # Only a body that failed by itself leaves others time to finish.
-                drain = drain_timeout if isinstance(exc, Exception) else 0.0
-                try:
-                    await consumer._stop(drain, commit_timeout)
-                except trio.Cancelled:
-                    pass  # what the block raised matters more, and ends the scope as well
-                except ConsumerError as failure:
-                    logger.warning(
-                        "the last commit failed, what was finished since the one before will be"
-                        " delivered again: %s",
-                        failure,
-                    )
-                if _has_cancelled(exc):
-                    raise
-                # Kept out of the nurseries: they would wrap it, and take a group
-                # of the user's apart.
-                failures.append(exc)
-            else:
-                await consumer._stop(drain_timeout, commit_timeout)
-            finally:
-                partitions.close(list(partitions))
-                nursery.cancel_scope.cancel()
-    except BaseExceptionGroup as wrapped:
-        failures.extend(_leaves(wrapped))
-    except BaseException as exc:
-        failures.append(exc)
-    if failures:
-        # Outside of the handlers, so that its cause and context stay what they were.
-        raise _itself(failures)
-
-
-def _itself(failures: list[BaseException]) -> BaseException:
-    """The one thing that failed, or a group of those that did."""
-    genuine: list[BaseException] = []
-    for failure in failures:
-        # Several tasks meet the same trouble, such as being fenced: once is enough.
-        known = isinstance(failure, ConsumerError) and type(failure) in map(type, genuine)
-        if not known and not isinstance(failure, trio.Cancelled):
-            genuine.append(failure)
-    if len(genuine) > 1:
-        return BaseExceptionGroup("several things failed in a consumer", genuine)
-    return genuine[0] if genuine else failures[0]
-
-
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    """What is inside of the groups that nurseries made."""
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from _leaves(inner)
-    else:
-        yield error
-
-
-def _has_cancelled(error: BaseException) -> bool:
-    return any(isinstance(leaf, trio.Cancelled) for leaf in _leaves(error))

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, overload
 
-from .._core.ledger import DeliveredBatch
+import trio
+
+from .._core.ledger import DeliveredBatch, Ledger
 from .._types import TopicPartition
 from ..transports.base import Record
 from .decoding import Decode
@@ -25,18 +29,20 @@ class Chunk:
     Attributes:
         stream: The stream whose buffer it is in.
         assignment: The assignment that the records were read under.
+        ledger: The account of that assignment that they belong to.
         records: The records.
         entries: Their entries in the ledger, same indices; None for an observer.
         bit: The stream's bit in those entries.
         decode: Key and value of the record at an index; None leaves the bytes.
     """
 
-    __slots__ = ("assignment", "bit", "decode", "entries", "records", "stream")
+    __slots__ = ("assignment", "bit", "decode", "entries", "ledger", "records", "stream")
 
     def __init__(
         self,
         stream: Stream,
         assignment: Assignment,
+        ledger: Ledger,
         records: Sequence[Record],
         entries: DeliveredBatch | None,
         bit: int,
@@ -44,6 +50,7 @@ class Chunk:
     ) -> None:
         self.stream = stream
         self.assignment = assignment
+        self.ledger = ledger
         self.records = records
         self.entries = entries
         self.bit = bit
@@ -56,14 +63,26 @@ class Chunk:
             DeserializationError: The record cannot be decoded.
         """
         if self.decode is None:
-            message = Message()
-        else:
-            message = decoded = DecodedMessage()
-            decoded._key, decoded._value = self.decode(index)
+            return self.raw_message(index)
+        message = DecodedMessage()
+        message._key, message._value = self.decode(index)
         message._record = self.records[index]
         message._chunk = self
         message._index = index
         return message
+
+    def raw_message(self, index: int) -> Message:
+        """Make the message of a record with its key and value as bytes."""
+        message = Message()
+        message._record = self.records[index]
+        message._chunk = self
+        message._index = index
+        return message
+
+    def forfeit(self, index: int) -> None:
+        """Let one record be finished no more."""
+        if self.entries is not None:
+            self.entries.forfeit(index, self.bit)
 
     def finish(self, index: int) -> bool:
         """Acknowledge one record; from any thread."""
@@ -145,6 +164,27 @@ class Message:
         """
         return self._chunk.finish(self._index)
 
+    def while_assigned(self) -> AbstractContextManager[trio.CancelScope]:
+        """A cancel scope for work that is in vain once the partition has gone.
+
+            with message.while_assigned() as scope:
+                await charge(message.value)
+
+        It is cancelled at once when the partition is lost or sought; when it is
+        revoked and the wait for what is in hand (``drain_timeout``) is over,
+        before the last commit (which does not wait for the work to end); and
+        when the consumer ends.  From that moment the message cannot be
+        finished: :meth:`ack` returns False, a loop that comes back finishes
+        nothing, and whoever has the partition next gets it.  If that has
+        happened already, the scope is cancelled from the beginning.
+
+        Returns:
+            A context manager that yields the :class:`trio.CancelScope`; enter it
+            in the thread of the consumer, as any scope.
+        """
+        chunk = self._chunk
+        return chunk.assignment.message_scope(chunk.ledger, partial(chunk.forfeit, self._index))
+
     async def __aenter__(self) -> Message:
         return self
 
@@ -184,16 +224,18 @@ Segment = tuple[Chunk, int, int]
 class MessageBatch(Sequence[Message]):
     """Messages that :meth:`Stream.batches` hands out together.
 
-    A sequence; messages are made when they are looked at.  It is finished as a
+    A sequence; messages are made when they are looked at, unless the stream had
+    to decode them before (``on_decode_error``).  It is finished as a
     whole by the loop coming back, by :meth:`ack` or by a clean exit of
     ``async with batch:``; each message may also be acknowledged by itself.
     """
 
-    __slots__ = ("_segments", "_size")
+    __slots__ = ("_made", "_segments", "_size")
 
-    def __init__(self, segments: list[Segment]) -> None:
+    def __init__(self, segments: list[Segment], made: list[Message] | None = None) -> None:
         self._segments = segments
         self._size = sum(stop - start for _, start, stop in segments)
+        self._made = made
 
     def __repr__(self) -> str:
         return f"<MessageBatch of {self._size}>"
@@ -208,6 +250,8 @@ class MessageBatch(Sequence[Message]):
     def __getitem__(self, index: int | slice) -> Message | list[Message]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(self._size))]
+        if self._made is not None:
+            return self._made[index]
         if index < 0:
             index += self._size
         for chunk, start, stop in self._segments:
@@ -217,6 +261,9 @@ class MessageBatch(Sequence[Message]):
         raise IndexError("batch index out of range")
 
     def __iter__(self) -> Any:
+        if self._made is not None:
+            yield from self._made
+            return
         for chunk, start, stop in self._segments:
             if chunk.decode is None:
                 records = chunk.records

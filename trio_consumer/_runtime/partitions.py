@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import enum
 from collections import deque
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
+from collections.abc import Callable, Collection, Generator, Hashable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import NamedTuple
 
@@ -31,7 +32,12 @@ class AssignmentState(enum.Enum):
     OPEN = "open"
     REVOKING = "revoking"
     """Nothing is handed out any more; what is in hand may still be finished."""
+    DRAINED = "drained"
+    """The wait for what is in hand is over; the last commit is to come."""
     CLOSED = "closed"
+
+
+Forfeit = Callable[[], object]
 
 
 class Pending(NamedTuple):
@@ -60,6 +66,7 @@ class Assignment:
     """
 
     __slots__ = (
+        "_scopes",
         "_settled",
         "assigned_at",
         "cursor",
@@ -85,6 +92,8 @@ class Assignment:
         self.state = AssignmentState.OPEN
         self.assigned_at = trio.current_time()
         self._settled = trio.lowlevel.ParkingLot()
+        # Each with the message that it is for, None if it is for the partition.
+        self._scopes: dict[trio.CancelScope, Forfeit | None] = {}
 
     def __repr__(self) -> str:
         return f"<Assignment {self.tp} {self.state.value} {self.ledger!r}>"
@@ -101,6 +110,49 @@ class Assignment:
         while self.ledger.in_hand:
             self.ledger.on_settled = self._settled.unpark_all
             await self._settled.park()
+
+    def partition_scope(self) -> AbstractContextManager[trio.CancelScope]:
+        """A scope that is cancelled when this assignment ends."""
+        return self._scope(None, over=self.state is AssignmentState.CLOSED)
+
+    def message_scope(
+        self, ledger: Ledger, forfeit: Forfeit
+    ) -> AbstractContextManager[trio.CancelScope]:
+        """A scope that is cancelled when a message can no longer be finished.
+
+        Args:
+            ledger: The account of the message.
+            forfeit: Sees to that, if its time is over before its account ends.
+        """
+        stale = ledger is not self.ledger or self.state is AssignmentState.CLOSED
+        if not stale and self.state is AssignmentState.DRAINED:
+            forfeit()
+            stale = True
+        return self._scope(forfeit, over=stale)
+
+    @contextmanager
+    def _scope(
+        self, forfeit: Forfeit | None, *, over: bool
+    ) -> Generator[trio.CancelScope, None, None]:
+        with trio.CancelScope() as scope:
+            if over:
+                scope.cancel()
+            self._scopes[scope] = forfeit
+            try:
+                yield scope
+            finally:
+                del self._scopes[scope]
+
+    def _cancel_message_scopes(self, *, forfeit: bool) -> None:
+        for scope, of_message in self._scopes.items():
+            if of_message is not None:
+                if forfeit:
+                    of_message()
+                scope.cancel()
+
+    def _cancel_scopes(self) -> None:
+        for scope in self._scopes:
+            scope.cancel()
 
 
 class Partitions:
@@ -169,6 +221,16 @@ class Partitions:
                 taker.stream._remove(assignment, DeliveredBatch.withdraw)
         return going
 
+    def end_drain(self, assignments: Iterable[Assignment]) -> None:
+        """Cancel the scopes of messages: the wait for what is in hand is over.
+
+        In the same step these are forfeited: a body that was cancelled may let
+        its loop come back, and that must not finish its message.
+        """
+        for assignment in assignments:
+            assignment.state = AssignmentState.DRAINED
+            assignment._cancel_message_scopes(forfeit=True)
+
     def close(self, assignments: Iterable[Assignment]) -> None:
         """End assignments: nothing of them can be finished any more."""
         for assignment in assignments:
@@ -176,6 +238,7 @@ class Partitions:
                 self.withdraw([assignment.tp])
             assignment.state = AssignmentState.CLOSED
             assignment.ledger.close()
+            assignment._cancel_scopes()
             assignment._settled.unpark_all()
             assignment.takers.clear()
             if self._assignments.get(assignment.tp) is assignment:
@@ -196,6 +259,7 @@ class Partitions:
             taker.since = None
             taker.seen = 0
         assignment.ledger.close()
+        assignment._cancel_message_scopes(forfeit=False)
         assignment._settled.unpark_all()
         assignment.ledger = self._new_ledger(assignment.tp)
 

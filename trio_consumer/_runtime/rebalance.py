@@ -3,7 +3,8 @@
 Revocation is a hand-over: stop handing out, wait for what is in hand, commit,
 tell the user, close the ledgers, and only then let the group go on.  The wait
 ends well before the group would throw this member out.  A message that is not
-finished by then is not committed; the next owner gets it again.
+finished by then is not committed; the next owner gets it again.  Work on it that
+runs in a scope of that message is cancelled before the commit.
 
 Losing partitions is not a hand-over: they belong to somebody else already, so
 nothing is waited for and nothing is committed.
@@ -81,6 +82,7 @@ class Rebalancer:
         safe = self._session.rebalance_timeout * SAFE_SHARE
         going = self._partitions.withdraw(tps)
         await wait_settled(going, started + min(self._drain_timeout, safe / 2))
+        self._partitions.end_drain(going)
         try:
             await self._committer.last_commit(going, started + safe)
         except CommitFailedError as exc:

@@ -13,17 +13,19 @@ awaits can be cancelled and does not starve other tasks.
 from __future__ import annotations
 
 import enum
+import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from threading import get_ident
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import trio
 
 from .._core.flow import Pressure
-from .._errors import ConfigurationError
+from .._core.subscription import TopicPattern
+from .._errors import ConfigurationError, DeserializationError
 from .._types import AckMode, TopicPartition
 from .decoding import Deserializers
 from .message import Chunk, Message, MessageBatch, Segment
@@ -33,9 +35,13 @@ if TYPE_CHECKING:
     from .consumer import Consumer
     from .partitions import Assignment
 
-__all__ = ["BatchIterator", "MessageIterator", "Stream"]
+__all__ = ["BatchIterator", "DecodeErrorHandler", "MessageIterator", "Stream"]
+
+logger = logging.getLogger("trio_consumer.stream")
 
 T = TypeVar("T")
+
+DecodeErrorHandler = Callable[[DeserializationError, Message], Awaitable[object]]
 
 PACE = 0.002
 """Seconds that a loop may run between two checkpoints; arbitrary, well below what a
@@ -74,17 +80,23 @@ class Stream:
     def __init__(
         self,
         consumer: Consumer,
-        topics: Iterable[str],
+        topics: Iterable[str] | TopicPattern,
         *,
         deserializers: Deserializers,
+        on_decode_error: Literal["raise", "skip"] | DecodeErrorHandler,
         ack: AckMode,
         partitions: frozenset[int] | None,
         max_buffered: int,
     ) -> None:
-        self.topics = frozenset(topics)
+        self.pattern = topics if isinstance(topics, TopicPattern) else None
+        # With a pattern, what it was found to mean.
+        self.topics: frozenset[str] = (
+            frozenset() if isinstance(topics, TopicPattern) else frozenset(topics)
+        )
         self.ack_mode = ack
         self.partitions = partitions
         self.deserializers = deserializers
+        self.on_decode_error = on_decode_error
         self.thread = get_ident()
         self._consumer = consumer
         self._state = StreamState.NEW
@@ -102,6 +114,8 @@ class Stream:
 
     def __repr__(self) -> str:
         topics = ", ".join(sorted(self.topics))
+        if self.pattern is not None:
+            topics = f"pattern {str(self.pattern)!r}"
         return (
             f"<Stream {topics} ack={self.ack_mode.value} {self._state.value}"
             f" buffered={self.buffered}>"
@@ -119,9 +133,15 @@ class Stream:
 
     def takes(self, tp: TopicPartition) -> bool:
         """Whether this stream wants the messages of a partition."""
-        return tp.topic in self.topics and (
-            self.partitions is None or tp.partition in self.partitions
-        )
+        # Not by what a pattern was found to mean: another stream may have brought
+        # the topic in since.
+        wanted = tp.topic in self.topics if self.pattern is None else self.pattern.matches(tp.topic)
+        return wanted and (self.partitions is None or tp.partition in self.partitions)
+
+    def resolve(self, topics: frozenset[str]) -> None:
+        """Find out what the pattern means among the topics of the cluster."""
+        if self.pattern is not None:
+            self.topics = self.pattern.among(topics)
 
     # -- life ------------------------------------------------------------------
 
@@ -205,6 +225,11 @@ class Stream:
             ``ack="auto"`` a batch is finished when the loop comes back.
             Cancelling the wait takes nothing out of the stream.
 
+            If ``on_decode_error`` is not ``"raise"``, messages are decoded before
+            the batch is handed out, and it has only those that could be.  What
+            is skipped is left out of the middle.  For a function a batch ends
+            before the message, so that nothing else is in hand while it runs.
+
         Raises:
             ConfigurationError: ``max_size`` is below 1 or ``max_wait`` negative.
         """
@@ -277,22 +302,103 @@ class Stream:
                 self._consumer._needs_data()
                 await self._arrived.park()
 
+    def _front(self) -> Chunk | None:
+        """The chunk in front, which has something left; None if the buffer is empty."""
+        while (chunk := self._chunk) is None or self._next >= len(chunk.records):
+            if not self._buffer:
+                return None
+            self._next_chunk()
+        return chunk
+
     def _take(self, size: int) -> list[Segment]:
         """Take up to so many messages out of the buffer, without waiting."""
         segments: list[Segment] = []
-        while size:
-            chunk = self._chunk
-            if chunk is None or self._next >= len(chunk.records):
-                if not self._buffer:
-                    break
-                self._next_chunk()
-                continue
+        while size and (chunk := self._front()) is not None:
             stop = min(self._next + size, len(chunk.records))
             segments.append((chunk, self._next, stop))
             size -= stop - self._next
             self._next = stop
         self._limit = 0
         return segments
+
+    # -- what cannot be decoded ----------------------------------------------------
+
+    @property
+    def decodes_ahead(self) -> bool:
+        """Whether batches are decoded before they are handed out."""
+        return self.on_decode_error != "raise" and self.deserializers != (None, None)
+
+    async def _handled(self, error: BaseException, chunk: Chunk, index: int) -> bool:
+        """Do with a message that was taken and not decoded what the stream is to do.
+
+        It is in hand meanwhile: a drain waits for it.
+
+        Returns:
+            True if the message is done with and finished.  False if the error
+            has to be raised; nobody is waited for any more.
+        """
+        policy = self.on_decode_error
+        if not isinstance(error, DeserializationError) or policy == "raise":
+            _abandon([(chunk, index, index + 1)])
+            return False
+        try:
+            if callable(policy):
+                await policy(error, chunk.raw_message(index))
+            else:
+                self._log_skipped(error)
+        except BaseException:
+            _abandon([(chunk, index, index + 1)])
+            raise
+        chunk.finish(index)
+        return True
+
+    def _log_skipped(self, error: DeserializationError) -> None:
+        logger.warning(
+            "%s offset %d is skipped, this stream counts it as finished: its %s cannot be"
+            " deserialized: %s: %s",
+            error.tp,
+            error.offset,
+            error.field,
+            type(error.__cause__).__name__,
+            error.__cause__,
+            extra={"tp": error.tp, "offset": error.offset, "field": error.field},
+        )
+
+    async def _take_decoded(self, size: int) -> tuple[list[Segment], list[Message]]:
+        """Look at up to so many messages and take those that can be decoded, maybe none.
+
+        Waits for nothing but the function that gets a message which cannot be
+        decoded, and has nothing else in hand then.
+        """
+        segments: list[Segment] = []
+        messages: list[Message] = []
+        self._limit = 0
+        # Skipped ones count: a buffer full of them is no reason to starve others.
+        for _ in range(size):
+            chunk = self._front()
+            if chunk is None:
+                break
+            index = self._next
+            try:
+                message = chunk.message(index)
+            except BaseException as exc:
+                if not isinstance(exc, DeserializationError):
+                    _abandon(segments)
+                elif messages and self.on_decode_error != "skip":
+                    break  # next time, when these are not in hand
+                self._next = index + 1
+                if not await self._handled(exc, chunk, index):
+                    raise
+                if self.on_decode_error == "skip":
+                    continue
+                break  # it was waited for, so anything may have changed meanwhile
+            self._next = index + 1
+            messages.append(message)
+            if segments and segments[-1][0] is chunk and segments[-1][2] == index:
+                segments[-1] = (chunk, segments[-1][1], index + 1)
+            else:
+                segments.append((chunk, index, index + 1))
+        return segments, messages
 
     # -- threads and finalizers ----------------------------------------------------
 
@@ -339,30 +445,33 @@ class MessageIterator:
     async def __anext__(self) -> Message:
         """Finish the message in hand (``ack="auto"``) and wait for the next one.
 
-        Cancelling it takes no message; the one before stays finished.
+        Cancelling it takes no message; the one before stays finished.  If it is
+        cancelled while an ``on_decode_error`` function runs, the message that
+        the function was called for stays unfinished.
         """
         held = self._held
         if held is not None:
             self._held = None
             held.entries.finish(self._index, held.bit)  # type: ignore[union-attr]  # AUTO has entries
         stream = self._stream
-        index = stream._next
-        if index >= stream._limit:
-            index = await stream._advance()
-        stream._next = index + 1
-        chunk: Chunk = stream._chunk  # type: ignore[assignment]  # _advance() saw to it
-        if chunk.decode is None:
-            message = Message()
-            message._record = chunk.records[index]
-            message._chunk = chunk
-            message._index = index
-        else:
+        while True:
+            index = stream._next
+            if index >= stream._limit:
+                index = await stream._advance()
+            stream._next = index + 1
+            chunk: Chunk = stream._chunk  # type: ignore[assignment]  # _advance() saw to it
+            if chunk.decode is None:
+                message = Message()
+                message._record = chunk.records[index]
+                message._chunk = chunk
+                message._index = index
+                break
             try:
                 message = chunk.message(index)
-            except BaseException:
-                # Nobody has it in hand, so nobody is waited for.
-                _abandon([(chunk, index, index + 1)])
-                raise
+                break
+            except BaseException as exc:
+                if not await stream._handled(exc, chunk, index):
+                    raise
         if self._automatic:
             self._held = chunk
             self._index = index
@@ -402,14 +511,21 @@ class BatchIterator:
                 chunk.entries.finish_range(start, stop, chunk.bit)
         self._held = []
         stream = self._stream
-        await stream._advance()
-        if self._max_wait and stream.buffered < self._max_size:
-            await stream._wait_for_fill(self._max_size, self._max_wait)
+        messages: list[Message] | None = None
+        while True:
             await stream._advance()
-        segments = stream._take(self._max_size)
+            if self._max_wait and stream.buffered < self._max_size:
+                await stream._wait_for_fill(self._max_size, self._max_wait)
+                await stream._advance()
+            if not stream.decodes_ahead:
+                segments = stream._take(self._max_size)
+                break
+            segments, messages = await stream._take_decoded(self._max_size)
+            if messages:
+                break
         if self._automatic:
             self._held = segments
-        return MessageBatch(segments)
+        return MessageBatch(segments, messages)
 
     def __del__(self) -> None:
         if self._held:

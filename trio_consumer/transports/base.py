@@ -149,6 +149,11 @@ class Session(Protocol):
         """Seconds that the group waits for a member's revocation."""
         ...
 
+    @property
+    def metadata_max_age(self) -> float:
+        """Seconds after which the client renews what it knows of the cluster."""
+        ...
+
     async def subscribe(self, topics: frozenset[str]) -> None:
         """Replace the subscription.  Returns before the group has rebalanced.
 
@@ -203,6 +208,16 @@ class Session(Protocol):
 
     async def end_offsets(self, tps: Collection[TopicPartition]) -> dict[TopicPartition, int]:
         """The high watermark of each partition (last stable offset if read_committed)."""
+        ...
+
+    async def topics(self) -> frozenset[str]:
+        """The topics of the cluster that this principal may see.
+
+        Topics of Kafka's own may be missing.
+
+        Raises:
+            TransportError: No answer (retriable).
+        """
         ...
 
     async def partitions_for(self, topic: str) -> frozenset[int]:

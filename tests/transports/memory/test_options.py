@@ -28,8 +28,11 @@ def test_options_are_translated_to_seconds() -> None:
         group_instance_id="i",
         client_id="c",
         partition_assignment_strategy=["cooperative-sticky"],
+        metadata_max_age_ms=9000,
     )
-    assert options == ClientOptions(6.0, 0.1, 1.5, 7, 0.02, "i", "c", Assignor.COOPERATIVE_STICKY)
+    assert options == ClientOptions(
+        6.0, 0.1, 1.5, 7, 0.02, "i", "c", Assignor.COOPERATIVE_STICKY, 9.0
+    )
 
 
 def test_options_have_the_defaults_of_kafka() -> None:

@@ -44,6 +44,7 @@ def test_questions_are_answered() -> None:
         async with b.connect(settings(), Recorder()) as session:
             assert await session.partitions_for("t") == {0, 1}
             assert await session.partitions_for("nothing") == frozenset()
+            assert await session.topics() == {"t"}
             assert await session.beginning_offsets([T0]) == {T0: 0}
             assert await session.end_offsets([T0, T1]) == {T0: 3, T1: 3}
             with pytest.raises(
@@ -51,6 +52,7 @@ def test_questions_are_answered() -> None:
             ):
                 await session.end_offsets([TopicPartition("x", 0)])
             assert session.rebalance_timeout == 300.0
+            assert session.metadata_max_age == 300.0
 
     run(main)
 
@@ -67,6 +69,7 @@ def test_questions_time_out_in_an_outage() -> None:
                 (session.beginning_offsets([T0]), "read the beginning offsets"),
                 (session.end_offsets([T0]), "read the end offsets"),
                 (session.partitions_for("t"), "look up the topic 't'"),
+                (session.topics(), "list the topics"),
                 (session.subscribe(TOPICS), "subscribe to t"),
             ):
                 with pytest.raises(TransportError, match=rf"^cannot {what}: no answer") as caught:

@@ -98,6 +98,12 @@ class KafkaSession:
         milliseconds: int = self._client.config["max_poll_interval_ms"]
         return milliseconds / 1000
 
+    @property
+    def metadata_max_age(self) -> float:
+        """The client's ``metadata_max_age_ms``, in seconds."""
+        milliseconds: int = self._client.config["metadata_max_age_ms"]
+        return milliseconds / 1000
+
     async def subscribe(self, topics: frozenset[str]) -> None:
         """Replace the subscription, once every topic is known to exist."""
         deadline = trio.current_time() + TOPIC_PATIENCE
@@ -206,6 +212,16 @@ class KafkaSession:
         )
         found: dict[Any, int] = await self._ask(attempt, question)
         return {TopicPartition(*tp): offset for tp, offset in found.items()}
+
+    async def topics(self) -> frozenset[str]:
+        """Ask any broker."""
+        with trio.move_on_after(self._settings.connect_timeout):
+            return frozenset(await self._ask("cannot list the topics", self._client.topics))
+        raise BrokerUnavailableError(
+            f"no broker answered within {self._settings.connect_timeout:g} s which topics there"
+            " are",
+            retriable=True,
+        )
 
     async def partitions_for(self, topic: str) -> frozenset[int]:
         """Ask any broker."""

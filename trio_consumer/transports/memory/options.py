@@ -41,6 +41,7 @@ _KNOWN = {
     "heartbeat_interval_ms",
     "max_poll_interval_ms",
     "max_poll_records",
+    "metadata_max_age_ms",
     "partition_assignment_strategy",
     "session_timeout_ms",
 }
@@ -62,6 +63,7 @@ class ClientOptions:
         group_instance_id: Name of a static member, or None.
         client_id: Beginning of the member id.
         assignor: The assignment strategy.
+        metadata_max_age: How often patterns are matched against the topics anew.
     """
 
     session_timeout: float = 45.0
@@ -72,6 +74,7 @@ class ClientOptions:
     group_instance_id: str | None = None
     client_id: str = "trio-consumer"
     assignor: Assignor = Assignor.RANGE
+    metadata_max_age: float = 300.0
 
 
 def read_options(settings: SessionSettings) -> ClientOptions:
@@ -104,6 +107,7 @@ def read_options(settings: SessionSettings) -> ClientOptions:
         group_instance_id=given.get("group_instance_id"),
         client_id=given.get("client_id", default.client_id),
         assignor=_assignor(given.get("partition_assignment_strategy", default.assignor.value)),
+        metadata_max_age=_seconds(given, "metadata_max_age_ms", default.metadata_max_age),
     )
     if options.heartbeat_interval >= options.session_timeout:
         raise ConfigurationError(

@@ -115,6 +115,11 @@ class MemorySession:
         """Seconds that the group waits for a member's revocation."""
         return self._options.rebalance_timeout
 
+    @property
+    def metadata_max_age(self) -> float:
+        """Seconds after which to ask for the topics anew (``metadata_max_age_ms``)."""
+        return self._options.metadata_max_age
+
     async def subscribe(self, topics: frozenset[str]) -> None:
         """Replace the subscription; an empty one leaves the group.
 
@@ -277,6 +282,14 @@ class MemorySession:
             "read the end offsets",
             lambda: {tp: self._cluster.log(tp).limit(committed_only=committed_only) for tp in tps},
         )
+
+    async def topics(self) -> frozenset[str]:
+        """The topics that exist.
+
+        Raises:
+            TransportError: No answer within ``commit_timeout`` (retriable).
+        """
+        return await self._ask("list the topics", lambda: frozenset(self._cluster.topics))
 
     async def partitions_for(self, topic: str) -> frozenset[int]:
         """The partitions of a topic; empty if it does not exist.

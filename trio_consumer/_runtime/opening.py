@@ -1,0 +1,249 @@
+"""Opening a consumer: one nursery that owns every task.
+
+:func:`open_consumer` builds the parts, starts the tasks, lets the user's block
+run among them, and stops everything on the way out: no more hand-out, wait for
+what is in hand, commit, leave the group.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Literal
+
+import trio
+
+from .._core.commit_policy import CommitPolicy
+from .._core.scheduling import RoundRobin, SchedulingStrategy
+from .._errors import ConfigurationError, ConsumerError
+from .._types import TopicPartition
+from ..transports import resolve
+from ..transports.base import SessionSettings, Transport
+from .committer import Committer
+from .conductor import Conductor, Fetcher, Parcel
+from .consumer import Consumer
+from .partitions import Partitions
+from .rebalance import RebalanceCallback, Rebalancer
+from .subscription import Subscription
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
+
+if TYPE_CHECKING:
+    from ..transports.base import RebalanceListener
+
+__all__ = ["open_consumer"]
+
+logger = logging.getLogger("trio_consumer.consumer")
+
+
+class _Listener:
+    """Stands in for the rebalancer, which needs the session that needs a listener."""
+
+    target: RebalanceListener
+
+    async def assigned(self, tps: frozenset[TopicPartition], generation: int) -> None:
+        await self.target.assigned(tps, generation)
+
+    async def revoked(self, tps: frozenset[TopicPartition]) -> None:
+        await self.target.revoked(tps)
+
+    async def lost(self, tps: frozenset[TopicPartition]) -> None:
+        await self.target.lost(tps)
+
+
+@asynccontextmanager
+async def open_consumer(
+    transport: str | Transport,
+    *,
+    group: str,
+    topics: Iterable[str] = (),
+    commit_interval: float = 2.8,
+    commit_every: int | None = None,
+    commit_timeout: float = 5.0,
+    drain_timeout: float = 30.0,
+    connect_timeout: float = 10.0,
+    auto_offset_reset: Literal["earliest", "latest", "none"] = "earliest",
+    isolation_level: Literal["read_uncommitted", "read_committed"] = "read_uncommitted",
+    max_buffered: int = 10_000,
+    scheduler: SchedulingStrategy | None = None,
+    on_partitions_assigned: RebalanceCallback | None = None,
+    on_partitions_revoked: RebalanceCallback | None = None,
+    on_partitions_lost: RebalanceCallback | None = None,
+    client_options: Mapping[str, Any] | None = None,
+) -> AsyncGenerator[Consumer, None]:
+    """Join a consumer group and consume inside the block.
+
+    Leaving the block stops in this order: nothing more is handed out; messages
+    in hand are waited for, up to ``drain_timeout``; what is finished is
+    committed; the member leaves the group; every task and thread has ended.  If
+    the block is cancelled, the wait for messages in hand is left out and the
+    last commit is shielded for ``commit_timeout``.
+
+    Args:
+        transport: Where to consume from: ``"kafka://host:port,host:port"``,
+            ``"memory://name"``, a :class:`~trio_consumer.testing.MemoryBroker`, or
+            a transport of your own.
+        group: The consumer group, under whose name offsets are committed.
+        topics: Topics to subscribe to from the start, before a stream asks.
+        commit_interval: Seconds between commits (Faust's default).
+        commit_every: Commit after so many acknowledgements, too.
+        commit_timeout: Seconds to wait for the broker's answer to a commit.
+        drain_timeout: Seconds to wait for messages in hand when partitions are
+            revoked and at the end; on revocation never more than about a third
+            of the client's rebalance timeout (``max_poll_interval_ms``).
+        connect_timeout: Seconds to wait for a first answer of any broker.
+        auto_offset_reset: Where to start without a committed offset, or when it
+            is out of range: ``"earliest"``, ``"latest"``, or ``"none"`` to raise
+            :class:`OffsetOutOfRangeError`.  With ``"latest"`` the starting
+            place is committed too, or a rebalance before the first commit would
+            skip what was produced meanwhile.
+        isolation_level: ``"read_committed"`` leaves out records of transactions
+            that are open or were aborted.
+        max_buffered: Messages buffered for each stream at which fetching pauses.
+        scheduler: The order of delivery out of one poll; default round robin
+            over topics, then partitions.
+        on_partitions_assigned: Called with the new partitions, before any of
+            their messages is delivered; plain or async.
+        on_partitions_revoked: Called after the last commit for these
+            partitions, before another member gets them.
+        on_partitions_lost: Called when partitions went without a hand-over.
+        client_options: Options for the client, under its own names: TLS, SASL,
+            ``session_timeout_ms``, ``group_instance_id``,
+            ``partition_assignment_strategy`` and so on.
+
+    Yields:
+        The :class:`Consumer`.
+
+    Raises:
+        ConfigurationError: An unknown URL scheme, an empty group, an option
+            that would break the guarantees.
+        BrokerUnavailableError: No broker answered within ``connect_timeout``.
+        AuthenticationError: The credentials were refused.
+        ConsumerError: Anything that ends the consumer later: a refused commit,
+            an unknown topic, a corrupt record.  It cancels the block and leaves
+            it as itself.
+
+    What the block raises leaves it as itself, too; an exception group appears
+    only if several things failed.
+    """
+    if not group or not isinstance(group, str):
+        raise ConfigurationError(
+            "a consumer needs a group to commit under: open_consumer(..., group='name')"
+        )
+    topics = frozenset([topics] if isinstance(topics, str) else topics)
+    if max_buffered < 1:
+        raise ConfigurationError(f"max_buffered must be at least 1, not {max_buffered}")
+    for name, seconds in (("commit_timeout", commit_timeout), ("drain_timeout", drain_timeout)):
+        if seconds < 0:
+            raise ConfigurationError(f"{name} must not be negative, not {seconds}")
+    try:
+        policy = CommitPolicy(commit_interval, commit_every, now=trio.current_time())
+    except ValueError as exc:
+        raise ConfigurationError(str(exc)) from None
+    settings = SessionSettings(
+        group=group,
+        auto_offset_reset=auto_offset_reset,
+        isolation_level=isolation_level,
+        connect_timeout=connect_timeout,
+        commit_timeout=commit_timeout,
+        client_options=dict(client_options or {}),
+    )
+    address = resolve(transport)
+    committer = Committer(policy, commit_timeout=commit_timeout)
+    listener = _Listener()
+    failures: list[BaseException] = []
+    try:
+        async with address.connect(settings, listener) as session, trio.open_nursery() as nursery:
+            partitions = Partitions(
+                session,
+                committer.acknowledged if commit_every else None,
+                pin_start=auto_offset_reset == "latest",
+            )
+            committer.attach(session, partitions)
+            listener.target = rebalancer = Rebalancer(
+                partitions,
+                committer,
+                session,
+                drain_timeout=drain_timeout,
+                on_assigned=on_partitions_assigned,
+                on_revoked=on_partitions_revoked,
+                on_lost=on_partitions_lost,
+            )
+            subscription = Subscription(session, partitions, topics)
+            consumer = Consumer(
+                group=group,
+                session=session,
+                partitions=partitions,
+                committer=committer,
+                rebalancer=rebalancer,
+                subscription=subscription,
+                topics=topics,
+                max_buffered=max_buffered,
+            )
+            send, receive = trio.open_memory_channel[list[Parcel]](0)
+            conductor = Conductor(partitions, receive, scheduler or RoundRobin())
+            nursery.start_soon(conductor.run)
+            nursery.start_soon(Fetcher(session, partitions, send).run)
+            nursery.start_soon(committer.run)
+            nursery.start_soon(subscription.run)
+            try:
+                yield consumer
+            except BaseException as exc:
+                # Only a body that failed by itself leaves others time to finish.
+                drain = drain_timeout if isinstance(exc, Exception) else 0.0
+                try:
+                    await consumer._stop(drain, commit_timeout)
+                except trio.Cancelled:
+                    pass  # what the block raised matters more, and ends the scope as well
+                except ConsumerError as failure:
+                    logger.warning(
+                        "the last commit failed, what was finished since the one before will be"
+                        " delivered again: %s",
+                        failure,
+                    )
+                if _has_cancelled(exc):
+                    raise
+                # Kept out of the nurseries: they would wrap it, and take a group
+                # of the user's apart.
+                failures.append(exc)
+            else:
+                await consumer._stop(drain_timeout, commit_timeout)
+            finally:
+                partitions.close(list(partitions))
+                nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as wrapped:
+        failures.extend(_leaves(wrapped))
+    except BaseException as exc:
+        failures.append(exc)
+    if failures:
+        # Outside of the handlers, so that its cause and context stay what they were.
+        raise _itself(failures)
+
+
+def _itself(failures: list[BaseException]) -> BaseException:
+    """The one thing that failed, or a group of those that did."""
+    genuine: list[BaseException] = []
+    for failure in failures:
+        # Several tasks meet the same trouble, such as being fenced: once is enough.
+        known = isinstance(failure, ConsumerError) and type(failure) in map(type, genuine)
+        if not known and not isinstance(failure, trio.Cancelled):
+            genuine.append(failure)
+    if len(genuine) > 1:
+        return BaseExceptionGroup("several things failed in a consumer", genuine)
+    return genuine[0] if genuine else failures[0]
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    """What is inside of the groups that nurseries made."""
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
+
+
+def _has_cancelled(error: BaseException) -> bool:
+    return any(isinstance(leaf, trio.Cancelled) for leaf in _leaves(error))
