@@ -73,7 +73,7 @@ def test_a_signal_while_connecting_stops(app: App) -> None:
     """There is nothing to finish."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(30)
-        address = "kafka://127.0.0.1:{}".format(server.getsockname()[1])
+        address = f"kafka://127.0.0.1:{server.getsockname()[1]}"
         with app.start("fine", "--url", address, "--connect-timeout", "60") as process:
             # It tries; from now on nobody answers.
             server.accept()[0].close()
