@@ -189,9 +189,9 @@ def two_streams(bootstrap: str, topic: str, count: int) -> Result:
     return _ours(bootstrap, topic, count, body)
 
 
-def aiokafka_getmany(bootstrap: str, topic: str, count: int) -> Result:
-    """aiokafka: ``getmany`` in a loop, no acknowledgements."""
-
+def _aiokafka(
+    bootstrap: str, topic: str, read: Callable[[Any, Watch], Awaitable[None]], watch: Watch
+) -> Result:
     async def main() -> Result:
         from aiokafka import AIOKafkaConsumer
 
@@ -203,49 +203,42 @@ def aiokafka_getmany(bootstrap: str, topic: str, count: int) -> Result:
             enable_auto_commit=False,
         )
         await client.start()
-        watch = Watch(count)
-        seen = 0
         try:
-            while seen < count:
-                for records in (await client.getmany(timeout_ms=500)).values():
-                    watch.start()
-                    for _ in records:
-                        seen += 1
+            await read(client, watch)
             return watch.stop()
         finally:
             await client.stop()
 
     return asyncio.run(main())
+
+
+def aiokafka_getmany(bootstrap: str, topic: str, count: int) -> Result:
+    """aiokafka: ``getmany`` in a loop, no acknowledgements."""
+
+    async def read(client: Any, watch: Watch) -> None:
+        seen = 0
+        while seen < watch.count:
+            for records in (await client.getmany(timeout_ms=500)).values():
+                watch.start()
+                for _ in records:
+                    seen += 1
+
+    return _aiokafka(bootstrap, topic, read, Watch(count))
 
 
 def aiokafka_for(bootstrap: str, topic: str, count: int) -> Result:
     """aiokafka: ``async for``, no acknowledgements."""
 
-    async def main() -> Result:
-        from aiokafka import AIOKafkaConsumer
-
-        client = AIOKafkaConsumer(
-            topic,
-            bootstrap_servers=bootstrap,
-            group_id=_group(),
-            auto_offset_reset="earliest",
-            enable_auto_commit=False,
-        )
-        await client.start()
-        watch = Watch(count)
+    async def read(client: Any, watch: Watch) -> None:
         seen = 0
-        try:
-            async for _ in client:
-                if not seen:
-                    watch.start()
-                seen += 1
-                if seen == count:
-                    break
-            return watch.stop()
-        finally:
-            await client.stop()
+        async for _ in client:
+            if not seen:
+                watch.start()
+            seen += 1
+            if seen == watch.count:
+                break
 
-    return asyncio.run(main())
+    return _aiokafka(bootstrap, topic, read, Watch(count))
 
 
 def confluent(bootstrap: str, topic: str, count: int) -> Result:
