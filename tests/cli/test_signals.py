@@ -19,7 +19,10 @@ both = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=la
 def next_line(process: subprocess.Popen[str]) -> str:
     """Wait until a handler is at work."""
     assert process.stdout is not None
-    return process.stdout.readline()
+    assert process.stderr is not None
+    line = process.stdout.readline()
+    assert line, process.stderr.read()
+    return line
 
 
 @both
