@@ -39,6 +39,13 @@ def member(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
         process.wait()
 
 
+def end(process: subprocess.Popen[bytes], journal: Path) -> None:
+    """Have a member leave in order; not before it listens to the signal."""
+    wait_until(journal.exists)
+    process.terminate()
+    assert process.wait(60) == 0
+
+
 def journaled(path: Path) -> list[tuple[int, int]]:
     """Complete lines of a journal: partition and offset, in the order of handling."""
     if not path.exists():
@@ -89,8 +96,7 @@ def test_killed_five_times_loses_nothing(
                     return len(handled | Counter(journaled(journal))) == count
 
                 wait_until(complete)
-                process.terminate()
-                assert process.wait(60) == 0
+                end(process, journal)
         now = journaled(journal)
         for partition, offset in now:
             assert offset >= start[partition], f"seed {seed}: replayed below the commit"
@@ -124,13 +130,11 @@ def test_members_that_come_and_go_lose_and_double_nothing(
                 kafka_cluster.bootstrap, name, count // 2, partitions, start=count // 2
             )
             time.sleep(1.0)
-            first.terminate()
-            assert first.wait(60) == 0
+            end(first, journals[0])
             with member(*start(journals[3])) as fourth:
                 wait_until(lambda: len(everything()) == count)
-                for process in (second, third, fourth):
-                    process.terminate()
-                    assert process.wait(60) == 0
+                for number, process in enumerate((second, third, fourth), 1):
+                    end(process, journals[number])
     handled = everything()
     doubled = {place: n for place, n in handled.items() if n > 1}
     assert not doubled

@@ -44,7 +44,9 @@ def main(nodes: int, heap: str, topics: list[tuple[str, int]]) -> None:
 
     It ends, and its data vanish, when standard input ends, or at SIGINT or SIGTERM.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
+    # SIGINT too: a shell has its background jobs, and all that they start, ignore it.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     try:
         with suppress(KeyboardInterrupt), Cluster(nodes, heap=heap) as cluster:
             for name, partitions in topics:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any, ClassVar
 
 import outcome
@@ -153,7 +153,9 @@ async def _run_stoppable(build: Callable[[], KafkaConsumer], nets: list[Any]) ->
 
 def _close_all(nets: list[Any]) -> None:
     for net in nets:
-        net.close()
+        # The constructor may be closing it at this moment, because it failed.
+        with suppress(RuntimeError):
+            net.close()
 
 
 def _close(client: KafkaConsumer) -> None:
