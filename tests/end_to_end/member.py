@@ -1,7 +1,8 @@
 """A consuming process for tests that kill it.
 
-Usage: python member.py BOOTSTRAP GROUP TOPIC JOURNAL STRATEGY
+Usage: python member.py BOOTSTRAP GROUP TOPIC JOURNAL STRATEGY PAUSE
 
+It works in batches of 50 at most, with a pause of so many seconds after each.
 Each message is written to the journal, and the line has left the process,
 before the loop comes back and finishes it.  So whatever the library commits was
 journaled, unless it broke its promise.  Ends in order on SIGTERM, from the moment
@@ -26,7 +27,9 @@ async def close_on_signal(signals: AsyncIterator[int], consumer: Consumer) -> No
         return
 
 
-async def main(bootstrap: str, group: str, topic: str, journal: str, strategy: str) -> None:
+async def main(
+    bootstrap: str, group: str, topic: str, journal: str, strategy: str, pause: str
+) -> None:
     options = {
         "session_timeout_ms": 2000,
         "heartbeat_interval_ms": 300,
@@ -45,7 +48,7 @@ async def main(bootstrap: str, group: str, topic: str, journal: str, strategy: s
             async for batch in stream.batches(max_size=50):
                 lines = [b"%d %d\n" % (message.partition, message.offset) for message in batch]
                 os.write(out, b"".join(lines))
-                await trio.lowlevel.checkpoint()
+                await trio.sleep(float(pause))
             nursery.cancel_scope.cancel()
 
 

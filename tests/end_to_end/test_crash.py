@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import random
 import signal
 import subprocess
@@ -84,7 +83,7 @@ def test_killed_five_times_loses_nothing(
         for partition, offset in enumerate(start):
             missing = [o for o in range(offset) if not handled[partition, o]]
             assert not missing, f"seed {seed}: {partition}@{offset} passes {missing[:5]}"
-        with member(kafka_cluster.bootstrap, group, name, str(journal), "range") as process:
+        with member(kafka_cluster.bootstrap, group, name, str(journal), "range", "0") as process:
             if life < 5:
                 wait_until(lambda journal=journal: len(journaled(journal)) > 0)
                 time.sleep(chance.uniform(0.05, 0.6))
@@ -112,26 +111,36 @@ def test_members_that_come_and_go_lose_and_double_nothing(
     kafka_cluster: Cluster, topic: TopicFactory, tmp_path: Path, strategy: str
 ) -> None:
     """Clean joins and leaves of processes hand over exactly."""
-    count, partitions = 200_000, 6
+    count, partitions, produced = 200_000, 6, 0
     name, group = topic(partitions), f"moving-{next(_serial)}"
-    produce_numbered(kafka_cluster.bootstrap, name, count // 2, partitions)
     journals = [tmp_path / f"journal-{strategy}-{n}" for n in range(4)]
 
     def start(journal: Path) -> list[str]:
-        return [kafka_cluster.bootstrap, group, name, str(journal), strategy]
+        # At full speed one would be done before the next has started.
+        return [kafka_cluster.bootstrap, group, name, str(journal), strategy, "0.003"]
+
+    def produce(share: int) -> None:
+        nonlocal produced
+        produce_numbered(kafka_cluster.bootstrap, name, share, partitions, start=produced)
+        produced += share
+
+    def has_members(number: int) -> bool:
+        described = kafka_cluster.describe_group(group)
+        return described["group_state"] == "Stable" and len(described["members"]) == number
 
     def everything() -> Counter[tuple[int, int]]:
         return Counter(place for journal in journals for place in journaled(journal))
 
+    produce(count // 2)
     with member(*start(journals[0])) as first, member(*start(journals[1])) as second:
-        wait_until(lambda: len(everything()) > 1000)
+        wait_until(lambda: has_members(2))
         with member(*start(journals[2])) as third:
-            produce_numbered(
-                kafka_cluster.bootstrap, name, count // 2, partitions, start=count // 2
-            )
+            produce(count // 4)
             time.sleep(1.0)
             end(first, journals[0])
             with member(*start(journals[3])) as fourth:
+                wait_until(lambda: has_members(3))
+                produce(count // 4)
                 wait_until(lambda: len(everything()) == count)
                 for number, process in enumerate((second, third, fourth), 1):
                     end(process, journals[number])
@@ -140,4 +149,4 @@ def test_members_that_come_and_go_lose_and_double_nothing(
     assert not doubled
     ends = kafka_cluster.end_offsets(name)
     assert committed(kafka_cluster, group, name, partitions) == [ends[p] for p in range(partitions)]
-    assert os.path.getsize(journals[0]) > 0
+    assert all(journaled(journal) for journal in journals), "one took no part"
