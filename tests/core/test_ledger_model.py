@@ -249,6 +249,7 @@ class LedgerMachine(RuleBasedStateMachine):
         index %= len(delivery.entries)
         stream %= self.streams
         expected = delivery.entries[index].finish(stream)
+        assert delivery.batch.can_finish(index, bit_of(stream)) is expected
         self.acks += expected
         assert delivery.batch.finish(index, bit_of(stream)) is expected
         # I4: once more is nothing.
@@ -308,6 +309,28 @@ class LedgerMachine(RuleBasedStateMachine):
         stream %= self.streams
         delivery.entries[index].abandon(stream, again=again)
         delivery.batch.abandon(index, bit_of(stream), again=again)
+
+    @precondition(lambda self: self.deliveries)
+    @rule(pick=picks, index=picks, stream=picks)
+    def enter_again(self, pick: int, index: int, stream: int) -> None:
+        delivery = self.deliveries[pick % len(self.deliveries)]
+        if delivery.account is not self.account:
+            assert self.ledger.enter_again(delivery.batch, 0, bit_of(stream % self.streams)) is None
+            return
+        index %= len(delivery.entries)
+        stream %= self.streams
+        entry = delivery.entries[index]
+        again = self.ledger.enter_again(delivery.batch, index, bit_of(stream))
+        if stream not in entry.awaited:
+            assert again is None
+            return
+        assert again is not None
+        entry.awaited.remove(stream)
+        entry.processed = True
+        new = Entry(entry.offset, {stream})
+        self.account.entries[entry.offset].append(new)
+        self.account.redelivered = True
+        self.deliveries.append(Delivery(again, [new], self.account))
 
     @rule(stream=picks)
     def close_stream(self, stream: int) -> None:

@@ -33,7 +33,9 @@ Four things may happen to an entry besides being finished:
 An owed record is unfinished: it holds the committable offset back until it is
 delivered again (:meth:`Ledger.deliver` accepts exactly the owed records a
 second time) or the assignment ends.  Streams that still have it keep their part
-in the first entry; the record is finished once all of its entries are.
+in the first entry; the record is finished once all of its entries are.  In the
+same way a stream that has a record in hand may have it entered once more
+(:meth:`Ledger.enter_again`).
 
 The ledger holds offsets, never records: keeping records alive until their
 commit costs a fifth of the throughput in garbage collection alone.
@@ -174,6 +176,30 @@ class DeliveredBatch:
         if not self.left:
             self._ledger._settle(self)
         return True
+
+    def hand_over(self, index: int, bit: int) -> None:
+        """Take a stream's part out of an entry, because a new entry has it.
+
+        The new one has to be there before, or the record would look finished.
+        """
+        row = self._row
+        entry = row[index] ^ bit
+        if entry < FIRST_STREAM_BIT:
+            row[index] = entry & OWED  # type: ignore[index]
+            self.left -= 1
+            if not self.left:
+                self._ledger._settle(self)
+        else:
+            row[index] = entry | TOUCHED  # type: ignore[index]  # the new entry decides
+
+    def awaits(self, index: int, bit: int) -> bool:
+        """Whether an entry waits for a stream."""
+        return bool(self._row[index] & bit)
+
+    def can_finish(self, index: int, bit: int) -> bool:
+        """Whether an acknowledgement by a stream would count."""
+        abandoned = self._abandoned or {}
+        return self.awaits(index, bit) or bit in abandoned.get(index, {})
 
     def release(self, start: int, stop: int, bit: int) -> None:
         """Give back entries that a closing stream never handed out."""
@@ -430,6 +456,26 @@ class Ledger:
         self._batches.append(batch)
         self._scattered = self._scattered or again
         return batch
+
+    def enter_again(self, batch: DeliveredBatch, index: int, bit: int) -> DeliveredBatch | None:
+        """Enter a record anew for a stream that has it and wants it once more.
+
+        The stream's part moves from the entry to one of its own, so that the
+        message in hand can no longer be finished and the new one can.  Nothing
+        changes for other streams.
+
+        Returns:
+            A batch of this one record; None if the stream has nothing to finish
+            there, and then nothing has changed.
+        """
+        if not batch.awaits(index, bit):
+            return None
+        kind = DeliveredBatch if self._on_count is None else CountedBatch
+        again = kind(self, as_offsets([batch.offsets[index]]), bit, batch.rank + index)
+        self._batches.append(again)
+        self._scattered = True
+        batch.hand_over(index, bit)
+        return again
 
     def _take_owed(self, offsets: Sequence[int]) -> int:
         places = [self._find_owed(offset) for offset in offsets]
