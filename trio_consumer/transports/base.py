@@ -179,6 +179,14 @@ class Session(Protocol):
         """Fetch these again, from where they stopped."""
         ...
 
+    async def quiesce(self) -> None:
+        """Wait until pauses and seeks asked for are in force at the client.
+
+        On return, :meth:`poll` has given out everything that was polled before.
+        Somebody else has to be calling it meanwhile.
+        """
+        ...
+
     def seek(self, tp: TopicPartition, offset: int) -> None:
         """Move the position; does nothing if the partition is not assigned."""
         ...

@@ -66,6 +66,10 @@ class Subscribe(NamedTuple):
     topics: frozenset[str]
 
 
+class Barrier(NamedTuple):
+    """Counted once the pauses asked for are in force, between two polls."""
+
+
 class PollLoop:
     """Polls until told to stop; to be run in a thread of its own.
 
@@ -78,7 +82,7 @@ class PollLoop:
         self._client = client
         self._listener = listener
         self._deliver = deliver
-        self._commands: deque[Seek | Subscribe] = deque()
+        self._commands: deque[Seek | Subscribe | Barrier] = deque()
         self._nudge = threading.Event()
         self._stopping = False
         self._subscribed = False
@@ -92,10 +96,12 @@ class PollLoop:
         self._troubled = False
         self.polled: deque[list[Polled]] = deque()
         self.failure: BaseException | None = None
+        self.barriers = 0
+        self.ended = False
 
     # -- called in the Trio thread ---------------------------------------------
 
-    def send(self, command: Seek | Subscribe) -> None:
+    def send(self, command: Seek | Subscribe | Barrier) -> None:
         """Have a command carried out before the next poll."""
         self._commands.append(command)
         self._nudge.set()
@@ -135,6 +141,7 @@ class PollLoop:
         except BaseException as exc:
             self.failure = exc
         finally:
+            self.ended = True
             self._deliver()
 
     def _turn(self) -> None:
@@ -161,12 +168,18 @@ class PollLoop:
         self._nudge.wait(STEP)
         self._nudge.clear()
 
-    def _carry_out(self, command: Seek | Subscribe) -> None:
+    def _carry_out(self, command: Seek | Subscribe | Barrier) -> None:
         if isinstance(command, Subscribe):
             self._client.subscribe(sorted(command.topics), listener=self._listener)
             self._subscribed = True
             with suppress(errors.KafkaError):
                 internals.refresh_metadata(self._client, METADATA_PATIENCE_MS)
+            return
+        if isinstance(command, Barrier):
+            if self._stale_pauses:
+                self._apply_pauses()
+            self.barriers += 1
+            self._deliver()
             return
         tp, offset = command
         self._seeks[tp] = self._seeks.get(tp, 0) + 1

@@ -19,7 +19,7 @@ from ..._types import GroupMetadata, OffsetAndMetadata, TopicPartition
 from ..base import PolledBatch, RebalanceListener, SessionSettings
 from . import internals
 from .bridge import RebalanceBridge
-from .poll_loop import PollLoop, Seek, Subscribe
+from .poll_loop import Barrier, PollLoop, Seek, Subscribe
 from .translate import commit_error, query_error
 
 if TYPE_CHECKING:
@@ -50,6 +50,8 @@ class KafkaSession:
         self._bridge = RebalanceBridge(client, listener, self._gone, self._assigned)
         self._loop = PollLoop(client, self._bridge.client_listener, self._wake_from_thread)
         self._arrived = trio.lowlevel.ParkingLot()
+        self._quiesced = trio.lowlevel.ParkingLot()
+        self._barriers = 0
         self._paused: frozenset[TopicPartition] = frozenset()
         self._seeks: Counter[TopicPartition] = Counter()
         self._poll_limiter = trio.CapacityLimiter(1)
@@ -72,9 +74,13 @@ class KafkaSession:
 
     def _wake_from_thread(self) -> None:
         try:
-            self._token.run_sync_soon(self._arrived.unpark_all, idempotent=True)
+            self._token.run_sync_soon(self._wake, idempotent=True)
         except trio.RunFinishedError:
             self._loop.stop()
+
+    def _wake(self) -> None:
+        self._arrived.unpark_all()
+        self._quiesced.unpark_all()
 
     def _gone(self, tps: frozenset[TopicPartition]) -> None:
         """Drop what was polled of partitions that are going away."""
@@ -130,6 +136,7 @@ class KafkaSession:
                 batches = [batch for batch, seeks in polled if seeks == self._seeks[batch.tp]]
                 if batches:
                     return batches
+            self._quiesced.unpark_all()
             if loop.failure is not None:
                 raise loop.failure
             await self._arrived.park()
@@ -143,6 +150,15 @@ class KafkaSession:
         """Fetch these again."""
         self._paused -= frozenset(tps)
         self._loop.set_paused(self._paused)
+
+    async def quiesce(self) -> None:
+        """Wait for the turn of the polling thread, and for what it had polled before."""
+        await trio.lowlevel.checkpoint()
+        self._barriers += 1
+        number, loop = self._barriers, self._loop
+        loop.send(Barrier())
+        while not loop.ended and (loop.barriers < number or loop.polled):
+            await self._quiesced.park()
 
     def seek(self, tp: TopicPartition, offset: int) -> None:
         """Move the position; records from before are dropped from now on."""

@@ -172,6 +172,10 @@ class MemorySession:
         self._fetcher.pause(tps, False)
         self.wake()
 
+    async def quiesce(self) -> None:
+        """Pauses are in force at once: a poll collects in the step that returns."""
+        await trio.lowlevel.checkpoint()
+
     def seek(self, tp: TopicPartition, offset: int) -> None:
         """Move the position; nothing if the partition is not assigned.
 
