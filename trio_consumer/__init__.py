@@ -24,15 +24,22 @@ from ._errors import (
     UnknownTopicError,
 )
 from ._runtime.consumer import Consumer
+from ._runtime.diagnostics import Activity
 from ._runtime.message import Message, MessageBatch
 from ._runtime.opening import open_consumer
-from ._runtime.statistics import ConsumerStatistics, PartitionStatistics, StreamStatistics
+from ._runtime.statistics import (
+    ConsumerStatistics,
+    PartitionStatistics,
+    StreamStatistics,
+    UnackedMessage,
+)
 from ._runtime.stream import Stream
 from ._types import TP, GroupMetadata, OffsetAndMetadata, TopicPartition
 from ._version import __version__
 
 __all__ = [
     "TP",
+    "Activity",
     "AuthenticationError",
     "AuthorizationError",
     "BrokerUnavailableError",
@@ -57,6 +64,7 @@ __all__ = [
     "StreamStatistics",
     "TopicPartition",
     "TransportError",
+    "UnackedMessage",
     "UnknownTopicError",
     "__version__",
     "open_consumer",

@@ -22,7 +22,7 @@ from trio_consumer import (
     Stream,
     open_consumer,
 )
-from trio_consumer._runtime.conductor import Conductor, Parcel
+from trio_consumer._runtime.conductor import Conductor, Parcel, Transit
 from trio_consumer.testing import Faults, MemoryBroker
 from trio_consumer.transports.base import (
     PolledBatch,
@@ -702,7 +702,7 @@ def test_polls_noted_before_the_position_went_back_are_handed_on() -> None:
             partitions = consumer._partitions
             [assignment] = partitions
             _, receive = trio.open_memory_channel[list[Parcel]](0)
-            conductor = Conductor(partitions, receive, RoundRobin())
+            conductor = Conductor(partitions, receive, RoundRobin(), Transit())
             it.create_topic("u", 1)
             it.produce_many("u", values(6), partition=0)
             records = it.records(TP("u", 0))

@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Collection, Hashable, Iterable
+from typing import NamedTuple
 
 from .._types import TopicPartition
 
-__all__ = ["Flow", "PauseReason", "Pressure"]
+__all__ = ["Flow", "FullBuffer", "PauseReason", "Pressure"]
 
 
 class PauseReason(enum.Enum):
@@ -29,6 +30,12 @@ class PauseReason(enum.Enum):
     """``stop_flow`` was called."""
     UNWANTED = "unwanted"
     """No open stream takes this partition."""
+
+
+class FullBuffer(NamedTuple):
+    """A buffer outside of this library is full (``on_buffer_full``)."""
+
+    buffer: Hashable
 
 
 class Flow:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection
+from contextlib import AbstractAsyncContextManager
 
 import trio
 
@@ -19,6 +20,7 @@ from .._core.ledger import Ledger, Snapshot
 from .._errors import CommitFailedError
 from .._types import OffsetAndMetadata, TopicPartition
 from ..transports.base import Session
+from .diagnostics import Activity, Diagnostics
 from .partitions import Assignment, AssignmentState, Partitions
 
 __all__ = ["Committer"]
@@ -33,11 +35,15 @@ class Committer:
 
     Args:
         policy: The timetable.
+        diagnostics: Told of each commit.
         commit_timeout: Seconds after which a final commit is given up.
     """
 
-    def __init__(self, policy: CommitPolicy, *, commit_timeout: float) -> None:
+    def __init__(
+        self, policy: CommitPolicy, diagnostics: Diagnostics, *, commit_timeout: float
+    ) -> None:
         self._policy = policy
+        self._diagnostics = diagnostics
         self._commit_timeout = commit_timeout
         self._lock = trio.Lock()
         self._wakeup = trio.Event()
@@ -122,7 +128,8 @@ class Committer:
         if taken:
             offsets = {tp: OffsetAndMetadata(s.offset) for tp, (_, s) in taken.items()}
             try:
-                await self._session.commit(offsets)
+                with self._diagnostics._doing(Activity.COMMITTING):
+                    await self._session.commit(offsets)
             except CommitFailedError:
                 self.failures += 1
                 raise
@@ -156,7 +163,12 @@ class Committer:
                 await trio.sleep(delay)
                 delay *= 2
 
-    async def settle(self) -> None:
-        """Wait until no commit is in flight."""
+    async def settle(self) -> bool:
+        """Wait until no commit is in flight; whether there was one."""
+        busy = self._lock.locked()
         async with self._lock:
-            pass
+            return busy
+
+    def held(self) -> AbstractAsyncContextManager[object]:
+        """Let nobody commit while a block runs."""
+        return self._lock

@@ -28,7 +28,7 @@ from .message import Chunk
 from .partitions import Assignment, AssignmentState, Partitions, Pending
 from .stream import Stream
 
-__all__ = ["Conductor", "Fetcher", "Parcel"]
+__all__ = ["Conductor", "Fetcher", "Parcel", "Transit"]
 
 logger = logging.getLogger("trio_consumer.conductor")
 
@@ -41,11 +41,43 @@ class Parcel(NamedTuple):
     batch: PolledBatch
 
 
+class Transit:
+    """Counts the polls that the fetcher has taken and the conductor has not."""
+
+    def __init__(self) -> None:
+        self._polls = 0
+        self._empty = trio.lowlevel.ParkingLot()
+
+    def depart(self) -> None:
+        """The fetcher has taken a poll."""
+        self._polls += 1
+
+    def arrive(self) -> None:
+        """The conductor has handed it on, or put it aside."""
+        self._polls -= 1
+        if not self._polls:
+            self._empty.unpark_all()
+
+    async def wait_empty(self) -> None:
+        """Wait until no poll is between the two."""
+        while self._polls:
+            await self._empty.park()
+
+
 class Fetcher:
     """The task that polls.
 
     Cancelling it loses nothing: a poll that was taken and not handed on was
     never delivered, and is read again by the next owner.
+
+    Args:
+        session: Where to poll.
+        partitions: What this member has; the records of others are dropped.
+        parcels: Where polls go.
+        transit: Told of each of them.
+        randomly_assigned: Topics of which records are handed on even if their
+            partition is not assigned, to whom they concern; see
+            :meth:`Partitions.stray`.
     """
 
     def __init__(
@@ -53,10 +85,14 @@ class Fetcher:
         session: Session,
         partitions: Partitions,
         parcels: trio.MemorySendChannel[list[Parcel]],
+        transit: Transit,
+        randomly_assigned: Collection[str] = (),
     ) -> None:
         self._session = session
         self._partitions = partitions
         self._parcels = parcels
+        self._transit = transit
+        self._randomly_assigned = randomly_assigned
 
     async def run(self) -> None:
         """Poll for ever."""
@@ -65,10 +101,17 @@ class Fetcher:
             parcels = [
                 Parcel(assignment, assignment.reading, batch)
                 for batch in polled
-                if (assignment := self._partitions.get(batch.tp)) is not None
+                if (assignment := self._assignment(batch.tp)) is not None
             ]
             if parcels:
+                self._transit.depart()
                 await self._parcels.send(parcels)
+
+    def _assignment(self, tp: TopicPartition) -> Assignment | None:
+        assignment = self._partitions.get(tp)
+        if assignment is None and tp.topic in self._randomly_assigned:
+            return self._partitions.stray(tp)
+        return assignment
 
 
 class Conductor:
@@ -79,9 +122,11 @@ class Conductor:
         partitions: Partitions,
         parcels: trio.MemoryReceiveChannel[list[Parcel]],
         scheduler: SchedulingStrategy,
+        transit: Transit,
     ) -> None:
         self._partitions = partitions
         self._parcels = parcels
+        self._transit = transit
         self._scheduler = scheduler
         partitions.on_released = self.flush  # type: ignore[method-assign]  # meant to be set
 
@@ -89,11 +134,15 @@ class Conductor:
         """Hand on every poll that the fetcher sends."""
         async for parcels in self._parcels:
             self.take(parcels)
+            self._transit.arrive()
 
     def take(self, parcels: Sequence[Parcel]) -> None:
         """Hand on one poll, or put it aside where its partition is held."""
         fresh: dict[TopicPartition, tuple[Assignment, PolledBatch]] = {}
         for assignment, reading, batch in parcels:
+            if assignment.state is AssignmentState.STRAY:
+                self._hand_on_stray(assignment, batch)
+                continue
             if assignment.reading is not reading or assignment.state is not AssignmentState.OPEN:
                 continue
             self._take_in(assignment, batch)
@@ -106,6 +155,14 @@ class Conductor:
         for assignment, batch in fresh.values():
             if not batch.records:
                 self._hand_on(assignment, batch, 0, 0)
+
+    def _hand_on_stray(self, assignment: Assignment, batch: PolledBatch) -> None:
+        takers = tuple(assignment.takers)
+        if takers and batch.records:
+            run = Run(0, len(batch.records), takers)
+            self._give(assignment, batch.records, _offsets(batch.records), run)
+        # Its entries are void from the beginning: no acknowledgement counts.
+        assignment.ledger.close()
 
     def _take_in(self, assignment: Assignment, batch: PolledBatch) -> None:
         if batch.high_watermark is not None:
@@ -128,6 +185,8 @@ class Conductor:
             assignment.reading = reading
         if assignment.cursor is None:
             assignment.ledger.begin(first)
+        if assignment.began is None:
+            assignment.began = first
         assignment.cursor = batch.next_offset
 
     def _hand_on(self, assignment: Assignment, batch: PolledBatch, start: int, stop: int) -> None:

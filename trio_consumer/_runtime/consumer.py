@@ -6,29 +6,38 @@ parts that :func:`~.opening.open_consumer` made it of.
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Hashable, Iterable
 from contextlib import AbstractContextManager
 from typing import Literal
 
 import trio
 
-from .._core.flow import PauseReason
+from .._core.flow import FullBuffer, PauseReason
 from .._core.ledger import DeliveredBatch
+from .._core.scheduling import SchedulingStrategy
 from .._core.subscription import TopicPattern
-from .._errors import ConfigurationError
+from .._errors import CommitFailedError, ConfigurationError
 from .._types import AckMode, GroupMetadata, OffsetAndMetadata, TopicPartition
-from ..transports.base import Session
+from ..transports.base import Session, Transport
 from .committer import Committer
 from .decoding import Deserializer, Deserializers
+from .diagnostics import Diagnostics
+from .fetching import FetchIterator
+from .flow_gate import FlowEvent, FlowGate
 from .message import Message
-from .partitions import Assignment, AssignmentState, Partitions
+from .partitions import Partitions
+from .positions import Positions
 from .rebalance import Rebalancer, wait_settled
-from .statistics import ConsumerStatistics, PartitionStatistics, StreamStatistics
+from .settings import ConsumerSettings
+from .statistics import ConsumerStatistics, UnackedMessage, of_partition, of_stream
 from .stream import DecodeErrorHandler, Stream
 from .subscription import Subscription
 
 __all__ = ["Consumer"]
+
+logger = logging.getLogger("trio_consumer.consumer")
 
 
 class Consumer:
@@ -36,33 +45,72 @@ class Consumer:
 
     def __init__(
         self,
+        settings: ConsumerSettings,
         *,
-        group: str,
+        transport: Transport,
         session: Session,
         partitions: Partitions,
         committer: Committer,
         rebalancer: Rebalancer,
         subscription: Subscription,
-        topics: frozenset[str],
-        max_buffered: int,
+        flow: FlowGate,
+        positions: Positions,
+        diagnostics: Diagnostics,
     ) -> None:
-        self._group = group
+        self._settings = settings
+        self._transport = transport
         self._session = session
         self._partitions = partitions
         self._committer = committer
         self._rebalancer = rebalancer
         self._subscription = subscription
-        self._topics = topics
-        self._max_buffered = max_buffered
+        self._flow = flow
+        self._positions = positions
+        self._diagnostics = diagnostics
         self._token = trio.lowlevel.current_trio_token()
-        self._handing_out = True
+        self._fetched: Stream | None = None
         self._stopping = False
 
     def __repr__(self) -> str:
         return (
-            f"<Consumer group={self._group!r} partitions={len(self._partitions)}"
+            f"<Consumer group={self._settings.group!r} partitions={len(self._partitions)}"
             f" streams={len(self._partitions.streams)}{' stopping' if self._stopping else ''}>"
         )
+
+    # -- what it is -------------------------------------------------------------------
+
+    @property
+    def transport(self) -> Transport:
+        """Where it consumes from."""
+        return self._transport
+
+    @property
+    def consumer_stopped_errors(self) -> tuple[type[BaseException], ...]:
+        """What the client raises once it is closed.
+
+        A normal end while the consumer stops, a failure at any other time.
+        """
+        return self._transport.closed_errors
+
+    @property
+    def commit_interval(self) -> float:
+        """Seconds between commits."""
+        return self._settings.commit_interval
+
+    @property
+    def commit_every(self) -> int | None:
+        """Acknowledgements after which to commit too, or None."""
+        return self._settings.commit_every
+
+    @property
+    def randomly_assigned_topics(self) -> frozenset[str]:
+        """Topics whose records are taken even of partitions that are not assigned."""
+        return self._settings.randomly_assigned_topics
+
+    @property
+    def scheduler(self) -> SchedulingStrategy:
+        """The order of delivery out of one poll."""
+        return self._settings.scheduler
 
     # -- streams -----------------------------------------------------------------
 
@@ -123,7 +171,7 @@ class Consumer:
                 )
             chosen: frozenset[str] | TopicPattern = TopicPattern(pattern)
         else:
-            chosen = frozenset(topics) or self._topics
+            chosen = frozenset(topics) or self._settings.topics
             if not chosen:
                 raise ConfigurationError("a stream needs at least one topic, or a pattern")
         try:
@@ -137,7 +185,7 @@ class Consumer:
                 "on_decode_error must be 'raise', 'skip' or an async function,"
                 f" not {on_decode_error!r}"
             )
-        bound = self._max_buffered if max_buffered is None else max_buffered
+        bound = self._settings.max_buffered if max_buffered is None else max_buffered
         if bound < 1:
             raise ConfigurationError(f"max_buffered must be at least 1, not {bound}")
         return Stream(
@@ -167,17 +215,90 @@ class Consumer:
     def _needs_data(self) -> None:
         self._subscription.needed()
 
+    # -- messages without a stream -------------------------------------------------
+
+    def getmany(self, timeout: float) -> FetchIterator:
+        """Hand out what has been fetched, as one batch in the scheduler's order.
+
+            async for tp, message in consumer.getmany(timeout=1.0):
+                await process(message)
+                message.ack()
+
+        The first call subscribes to the ``topics`` of the consumer and begins to
+        receive all of their messages, beside any streams.  From then on a message
+        has to be acknowledged to be committed; those of a batch that were not
+        handed out yet come with the next call.
+
+        Args:
+            timeout: Seconds to wait for a first message.
+
+        Returns:
+            An async iterator of pairs of partition and message.  It ends after
+            what had arrived with the first one; before that if flow is stopped
+            or the group has rebalanced; at once when the consumer stops.
+            Cancelling it takes no message.
+
+        Raises:
+            ConfigurationError: The consumer was opened without ``topics``.
+        """
+        if self._fetched is None:
+            if not self._settings.topics:
+                raise ConfigurationError(
+                    "getmany() needs to know the topics: open_consumer(..., topics=[...])"
+                )
+            self._fetched = self.stream(ack="manual")
+            self._fetched._open()
+        return FetchIterator(self, self._fetched, timeout)
+
     # -- acknowledging and committing ----------------------------------------------
 
     def ack(self, message: Message) -> bool:
         """Finish a message for the stream that handed it out, see :meth:`Message.ack`."""
         return message.ack()
 
-    async def commit(self, topics: Iterable[str | TopicPartition] | None = None) -> bool:
+    def nack(self, message: Message) -> bool:
+        """Have a message handed out again, see :meth:`Message.nack`."""
+        return message.nack()
+
+    def track_message(self, message: Message) -> bool:
+        """Whether an acknowledgement of this message is still awaited.
+
+        Every message is tracked before anybody sees it, so nothing has to be
+        done for that (in Faust whoever fetches a message must call this).
+
+        Returns:
+            False if its stream has finished it or only observes, or if the
+            partition has been revoked or sought.
+        """
+        return message._chunk.is_tracked(message._index)
+
+    @property
+    def unacked(self) -> frozenset[UnackedMessage]:
+        """Messages that were delivered and that some stream has not finished.
+
+        Takes time in proportion to their number; ``statistics().unfinished``
+        only counts them.
+        """
+        return frozenset(
+            UnackedMessage(assignment.tp, offset)
+            for assignment in self._partitions
+            for offset in assignment.ledger.unfinished()
+        )
+
+    async def commit(
+        self,
+        topics: Iterable[str | TopicPartition] | None = None,
+        start_new_transaction: bool = True,
+    ) -> bool:
         """Commit what is finished, now.
+
+        A commit that is under way is waited for first; what was finished before
+        this call is committed when it returns.
 
         Args:
             topics: Only these topics and partitions; None for all.
+            start_new_transaction: Whether a transaction begins anew after the
+                one that this commit ends.  Means nothing without one.
 
         Returns:
             True if this call committed something.  False if there was nothing
@@ -192,12 +313,43 @@ class Consumer:
         """
         if topics is None:
             return await self._committer.commit()
-        if isinstance(topics, str):
+        if isinstance(topics, (str, TopicPartition)):
             topics = [topics]
         chosen = frozenset(topics)
         return await self._committer.commit(
             lambda assignment: assignment.tp in chosen or assignment.tp.topic in chosen
         )
+
+    async def force_commit(
+        self,
+        topics: Iterable[str | TopicPartition] | None = None,
+        start_new_transaction: bool = True,
+    ) -> bool:
+        """The same as :meth:`commit`, which never leaves out what was asked for.
+
+        (Faust's ``commit`` does nothing while another one runs; its
+        ``force_commit`` is the part behind that check.)
+        """
+        return await self.commit(topics, start_new_transaction)
+
+    async def maybe_wait_for_commit_to_finish(self) -> bool:
+        """Wait until the commit that is under way has its answer.
+
+        Returns:
+            True if there was one.
+
+        Cancelling it does nothing to that commit.
+        """
+        await trio.lowlevel.checkpoint()
+        return await self._committer.settle()
+
+    async def commit_and_end_transactions(self) -> None:
+        """Commit what is finished, and begin no new transaction.
+
+        Raises:
+            CommitFailedError: As for :meth:`commit`.
+        """
+        await self.commit(None, start_new_transaction=False)
 
     async def wait_empty(self) -> None:
         """Wait until no delivered message is unfinished, then commit.
@@ -218,24 +370,42 @@ class Consumer:
     @property
     def flow_active(self) -> bool:
         """False between :meth:`stop_flow` and :meth:`resume_flow`."""
-        return self._handing_out
+        return self._flow.active
+
+    @property
+    def can_resume_flow(self) -> FlowEvent:
+        """Set while messages are handed out."""
+        return self._flow.flowing
+
+    @property
+    def suspend_flow(self) -> FlowEvent:
+        """Set while flow is stopped."""
+        return self._flow.suspended
+
+    @property
+    def not_waiting_next_records(self) -> FlowEvent:
+        """Set while flow is stopped and no record is on its way from the broker."""
+        return self._flow.not_fetching
 
     def stop_flow(self) -> None:
         """Hand out nothing more and fetch nothing more, until :meth:`resume_flow`.
 
         Membership in the group goes on.  What is buffered stays buffered.
         """
-        self._handing_out = False
-        self._partitions.stop_flow()
-        for stream in self._partitions.streams:
-            stream._interrupt()
+        self._flow.stop()
 
     def resume_flow(self) -> None:
         """Hand out and fetch again."""
-        self._handing_out = True
-        self._partitions.resume_flow()
-        for stream in self._partitions.streams:
-            stream._arrived.unpark_all()
+        self._flow.resume()
+
+    async def wait_for_stopped_flow(self) -> None:
+        """Wait until flow is stopped and no record is on its way from the broker.
+
+        From then on nothing arrives until :meth:`resume_flow`.  If flow is not
+        stopped, it waits until somebody stops it.  Messages in hand are not
+        waited for, see :meth:`wait_empty`.  Cancelling it changes nothing.
+        """
+        await self._flow.not_fetching.wait()
 
     def pause_partitions(self, tps: Iterable[TopicPartition]) -> None:
         """Stop fetching these partitions; what is buffered is still handed out.
@@ -250,6 +420,25 @@ class Consumer:
         """End :meth:`pause_partitions`; other reasons may still hold them."""
         self._partitions.release([TopicPartition(*tp) for tp in tps], PauseReason.USER)
 
+    def on_buffer_full(self, tp: TopicPartition, buffer: Hashable = None) -> None:
+        """Stop fetching a partition because a buffer of yours is full.
+
+        The buffers of streams see to themselves.  What was fetched is still
+        handed out; fetching goes on when every buffer that was full has been
+        drained, and no other reason holds the partition.
+
+        Args:
+            tp: The partition.
+            buffer: Which buffer, if there are several.
+        """
+        self._partitions.hold([TopicPartition(*tp)], FullBuffer(buffer))
+
+    def on_buffer_drop(self, tp: TopicPartition, buffer: Hashable = None) -> None:
+        """End :meth:`on_buffer_full`: this buffer has drained."""
+        self._partitions.release([TopicPartition(*tp)], FullBuffer(buffer))
+
+    # -- positions ----------------------------------------------------------------------
+
     async def seek(self, tp: TopicPartition, offset: int) -> None:
         """Go on reading a partition at an offset.
 
@@ -261,24 +450,27 @@ class Consumer:
             ConfigurationError: The partition is not assigned to this member, or
                 the offset is negative.
         """
-        await trio.lowlevel.checkpoint()
-        if offset < 0:
-            raise ConfigurationError(f"cannot seek {tp} to {offset}: offsets begin at 0")
-        self._partitions.seek(self._assigned(tp), offset)
+        await self._positions.seek(tp, offset)
 
     async def seek_to_committed(self) -> dict[TopicPartition, int]:
-        """Go back to the committed offset in every partition that has one.
+        """Go back to the committed offset in every partition.
+
+        A partition without one goes back to where the group began with it.
+        What is buffered or in hand becomes stale, as for :meth:`seek`.
 
         Returns:
             Where each partition goes on.
+
+        Raises:
+            TransportError: The broker did not answer in time; nothing was moved.
+
+        Cancelling it moves nothing.
         """
-        offsets = await self.committed()
-        found = {tp: stored.offset for tp, stored in offsets.items() if stored is not None}
-        for tp, offset in found.items():
-            assignment = self._partitions.get(tp)
-            if assignment is not None and assignment.state is AssignmentState.OPEN:
-                self._partitions.seek(assignment, offset)
-        return found
+        return await self._positions.seek_to_committed()
+
+    async def perform_seek(self) -> None:
+        """The same as :meth:`seek_to_committed`, without a result (Faust's name)."""
+        await self._positions.seek_to_committed()
 
     def while_assigned(self, tp: TopicPartition) -> AbstractContextManager[trio.CancelScope]:
         """A cancel scope for work that lasts as long as a partition is assigned.
@@ -291,23 +483,24 @@ class Consumer:
         Raises:
             ConfigurationError: The partition is not assigned to this member.
         """
-        return self._assigned(tp).partition_scope()
-
-    def _assigned(self, tp: TopicPartition) -> Assignment:
-        assignment = self._partitions.get(TopicPartition(*tp))
-        if assignment is None or assignment.state is not AssignmentState.OPEN:
-            raise ConfigurationError(
-                f"{TopicPartition(*tp)} is not assigned to this member; it has"
-                f" {sorted(map(str, self.assignment))}"
-            )
-        return assignment
+        return self._positions.assigned(tp).partition_scope()
 
     # -- what is known -----------------------------------------------------------------
 
     @property
     def assignment(self) -> frozenset[TopicPartition]:
         """The partitions that this member has now."""
-        return frozenset(a.tp for a in self._partitions if a.state is AssignmentState.OPEN)
+        return frozenset(a.tp for a in self._partitions if a.is_open)
+
+    @property
+    def generation(self) -> int:
+        """The group's generation at the last assignment, -1 before the first."""
+        return self._rebalancer.generation
+
+    @property
+    def diag(self) -> Diagnostics:
+        """What it is doing at this moment: ``consumer.diag.flags``."""
+        return self._diagnostics
 
     @property
     def group_metadata(self) -> GroupMetadata:
@@ -320,7 +513,7 @@ class Consumer:
         Raises:
             ConfigurationError: The partition is not assigned to this member.
         """
-        return self._assigned(tp).ledger.position
+        return self._positions.assigned(tp).ledger.position
 
     async def committed(
         self, tps: Iterable[TopicPartition] | None = None
@@ -333,50 +526,77 @@ class Consumer:
         Raises:
             TransportError: The broker did not answer in time.
         """
-        wanted = self.assignment if tps is None else [TopicPartition(*tp) for tp in tps]
-        return await self._session.committed(wanted)
+        return await self._positions.committed(self.assignment if tps is None else tps)
 
     async def beginning_offsets(self, tps: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """Ask the broker for the first offset in each partition."""
-        return await self._session.beginning_offsets([TopicPartition(*tp) for tp in tps])
+        return await self._positions.beginning_offsets(tps)
 
     async def end_offsets(self, tps: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """Ask the broker for the end of each partition (last stable offset if committed only)."""
-        return await self._session.end_offsets([TopicPartition(*tp) for tp in tps])
+        return await self._positions.end_offsets(tps)
 
     def statistics(self) -> ConsumerStatistics:
         """A frozen snapshot of what this consumer is doing."""
-        partitions = {}
-        for assignment in self._partitions:
-            ledger = assignment.ledger
-            snapshot = ledger.snapshot()
-            partitions[assignment.tp] = PartitionStatistics(
-                position=ledger.position,
-                committed=ledger.committed,
-                committable=None if snapshot is None else snapshot.offset,
-                high_watermark=assignment.high_watermark,
-                unfinished=ledger.unfinished_count,
-                oldest_unfinished=ledger.oldest_unfinished,
-                replay=ledger.replay,
-                pause_reasons=tuple(
-                    reason.value if isinstance(reason, PauseReason) else f"full: {reason!r}"
-                    for reason in self._partitions.flow.reasons(assignment.tp)
-                ),
-            )
         return ConsumerStatistics(
-            group=self._group,
+            group=self._settings.group,
             generation=self._rebalancer.generation,
             rebalances=self._rebalancer.rebalances,
             commits=self._committer.commits,
             commit_failures=self._committer.failures,
-            partitions=partitions,
-            streams=tuple(
-                StreamStatistics(s.topics, s.ack_mode.value, s.buffered, s.is_full)
-                for s in self._partitions.streams
-            ),
+            activities=self._diagnostics.flags,
+            partitions={a.tp: of_partition(a, self._partitions.flow) for a in self._partitions},
+            streams=tuple(of_stream(stream) for stream in self._partitions.streams),
         )
 
-    # -- stopping ------------------------------------------------------------------------
+    # -- what the group does -------------------------------------------------------------
+
+    async def on_partitions_assigned(
+        self, assigned: frozenset[TopicPartition], generation_id: int = 0
+    ) -> None:
+        """Take partitions in; called by the session, and the callback by this.
+
+        A program that calls it itself makes this member read what others own.
+        """
+        await self._rebalancer.assigned(assigned, generation_id)
+
+    async def on_partitions_revoked(self, revoked: frozenset[TopicPartition]) -> None:
+        """Hand partitions over: drain, commit, tell the user; called by the session."""
+        await self._rebalancer.revoked(revoked)
+
+    async def on_partitions_lost(self, lost: frozenset[TopicPartition]) -> None:
+        """Give up partitions that others own already; called by the session."""
+        await self._rebalancer.lost(lost)
+
+    # -- failing and stopping ------------------------------------------------------------
+
+    async def on_task_error(self, exc: BaseException) -> None:
+        """Commit what is finished, because processing a message has failed.
+
+        The failed message stays unfinished.  Called before the failure of a
+        ``callback`` stops the consumer.  If the commit fails too, that is logged
+        and nothing else.
+        """
+        try:
+            await self.commit()
+        except CommitFailedError as failure:
+            logger.warning(
+                "commit failed after %r, what is finished stays uncommitted: %s", exc, failure
+            )
+
+    async def on_restart(self) -> None:
+        """Begin anew with what is assigned, as after a start, without leaving the group.
+
+        Nothing is kept: buffers and accounts are emptied, acknowledgements of
+        what was handed out before return False, pauses of the user and
+        :meth:`stop_flow` end, and reading begins at the committed offsets.
+
+        Raises:
+            TransportError: The broker did not answer in time; nothing was changed.
+        """
+        await self._positions.seek_to_committed()
+        self._partitions.forget_pauses()
+        self._flow.resume()
 
     def close(self) -> None:
         """Begin a graceful stop: loops over streams end after the message in hand.
@@ -387,6 +607,20 @@ class Consumer:
         for stream in list(self._partitions.streams):
             stream._end()
 
+    async def on_stop(self) -> None:
+        """Stop handing out, wait for what is in hand, commit what is finished.
+
+        It waits ``drain_timeout`` seconds at most.  Leaving the
+        ``open_consumer`` block in order does this, and then leaves the group.
+
+        Raises:
+            CommitFailedError: The last commit failed.
+
+        Cancelling it ends the wait; the commit is shielded and bounded by
+        ``commit_timeout``.
+        """
+        await self._stop(self._settings.drain_timeout)
+
     def _give_back(self) -> None:
         """Take back what the streams never handed out, so only hands are waited for."""
         # Held first: a buffer that drains would take in what is pending.
@@ -394,11 +628,7 @@ class Consumer:
         for stream in list(self._partitions.streams):
             stream._remove(None, DeliveredBatch.withdraw)
 
-    async def _stop(self, drain: float, commit_timeout: float) -> None:
-        """Stop handing out, wait for what is in hand, commit what is finished.
-
-        Cancelling ends the wait; the commit is shielded and bounded in time.
-        """
+    async def _stop(self, drain: float) -> None:
         self.close()
         self._give_back()
         try:
@@ -407,5 +637,5 @@ class Consumer:
         finally:
             with trio.CancelScope(shield=True):
                 await self._committer.last_commit(
-                    list(self._partitions), trio.current_time() + commit_timeout
+                    list(self._partitions), trio.current_time() + self._settings.commit_timeout
                 )

@@ -79,6 +79,23 @@ class Chunk:
         message._index = index
         return message
 
+    def again(self, index: int, entries: DeliveredBatch) -> Chunk:
+        """A chunk of one of these records alone, entered anew."""
+        decode = self.decode
+        return Chunk(
+            self.stream,
+            self.assignment,
+            self.ledger,
+            self.records[index : index + 1],
+            entries,
+            self.bit,
+            None if decode is None else lambda _: decode(index),
+        )
+
+    def is_tracked(self, index: int) -> bool:
+        """Whether an acknowledgement of one record would count."""
+        return self.entries is not None and self.entries.can_finish(index, self.bit)
+
     def forfeit(self, index: int) -> None:
         """Let one record be finished no more."""
         if self.entries is not None:
@@ -91,6 +108,14 @@ class Chunk:
         if get_ident() == self.stream.thread:
             return self.entries.finish(index, self.bit)
         return self.stream.call_from_thread(self.entries.finish, index, self.bit)
+
+    def redeliver(self, index: int) -> bool:
+        """Have the stream hand out one record again; from any thread."""
+        if self.entries is None:
+            return False
+        if get_ident() == self.stream.thread:
+            return self.stream._redeliver(self, index)
+        return self.stream.call_from_thread(self.stream._redeliver, self, index)
 
 
 class Message:
@@ -163,6 +188,20 @@ class Message:
             sought meanwhile: then somebody else gets the message again.
         """
         return self._chunk.finish(self._index)
+
+    def nack(self) -> bool:
+        """Give this message back: its stream hands it out again.  From any thread.
+
+        It comes again behind what the stream has in its buffer now, and holds
+        the commit back until then.  This object can no longer finish it.  While
+        the partition is going away, or the stream ends, it is left to whoever
+        gets the partition next.
+
+        Returns:
+            True if it will come again.  False if it was finished before, if the
+            stream observes only, or if the partition has been revoked or sought.
+        """
+        return self._chunk.redeliver(self._index)
 
     def while_assigned(self) -> AbstractContextManager[trio.CancelScope]:
         """A cancel scope for work that is in vain once the partition has gone.
@@ -291,6 +330,22 @@ class MessageBatch(Sequence[Message]):
             chunk.entries.finish_range(start, stop, chunk.bit)
             for chunk, start, stop in self._segments
             if chunk.entries is not None
+        )
+
+    def nack(self) -> int:
+        """Give back every message that is not finished, see :meth:`Message.nack`; how many.
+
+        May be called from any thread.
+        """
+        if not self._segments:
+            return 0
+        stream = self._segments[0][0].stream
+        if get_ident() != stream.thread:
+            return stream.call_from_thread(self.nack)
+        return sum(
+            chunk.redeliver(index)
+            for chunk, start, stop in self._segments
+            for index in range(start, stop)
         )
 
     async def __aenter__(self) -> MessageBatch:

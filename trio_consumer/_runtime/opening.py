@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import trio
 
@@ -22,17 +22,19 @@ from .._types import TopicPartition
 from ..transports import resolve
 from ..transports.base import SessionSettings, Transport
 from .committer import Committer
-from .conductor import Conductor, Fetcher, Parcel
+from .conductor import Conductor, Fetcher, Parcel, Transit
 from .consumer import Consumer
+from .diagnostics import Diagnostics
+from .fetching import MessageCallback, feed
+from .flow_gate import FlowGate
 from .partitions import Partitions
+from .positions import Positions
 from .rebalance import RebalanceCallback, Rebalancer
+from .settings import ConsumerSettings
 from .subscription import Subscription
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
-
-if TYPE_CHECKING:
-    from ..transports.base import RebalanceListener
 
 __all__ = ["open_consumer"]
 
@@ -40,18 +42,18 @@ logger = logging.getLogger("trio_consumer.consumer")
 
 
 class _Listener:
-    """Stands in for the rebalancer, which needs the session that needs a listener."""
+    """Stands in for the consumer, which needs the session that needs a listener."""
 
-    target: RebalanceListener
+    consumer: Consumer
 
     async def assigned(self, tps: frozenset[TopicPartition], generation: int) -> None:
-        await self.target.assigned(tps, generation)
+        await self.consumer.on_partitions_assigned(tps, generation)
 
     async def revoked(self, tps: frozenset[TopicPartition]) -> None:
-        await self.target.revoked(tps)
+        await self.consumer.on_partitions_revoked(tps)
 
     async def lost(self, tps: frozenset[TopicPartition]) -> None:
-        await self.target.lost(tps)
+        await self.consumer.on_partitions_lost(tps)
 
 
 @asynccontextmanager
@@ -69,6 +71,8 @@ async def open_consumer(
     isolation_level: Literal["read_uncommitted", "read_committed"] = "read_uncommitted",
     max_buffered: int = 10_000,
     scheduler: SchedulingStrategy | None = None,
+    callback: MessageCallback | None = None,
+    randomly_assigned_topics: Iterable[str] = (),
     on_partitions_assigned: RebalanceCallback | None = None,
     on_partitions_revoked: RebalanceCallback | None = None,
     on_partitions_lost: RebalanceCallback | None = None,
@@ -105,6 +109,14 @@ async def open_consumer(
         max_buffered: Messages buffered for each stream at which fetching pauses.
         scheduler: The order of delivery out of one poll; default round robin
             over topics, then partitions.
+        callback: Awaited with each message of ``topics``, one at a time, from
+            the start.  It finishes nothing by returning: call ``message.ack()``,
+            there or later.  If it raises, what is finished is committed and the
+            exception leaves the block.
+        randomly_assigned_topics: Topics whose records are handed to the streams
+            even if the transport brings them for a partition that is not
+            assigned.  They can be processed, and are not committed.  Records of
+            other topics are dropped then, as they belong to another member.
         on_partitions_assigned: Called with the new partitions, before any of
             their messages is delivered; plain or async.
         on_partitions_revoked: Called after the last commit for these
@@ -134,6 +146,8 @@ async def open_consumer(
             "a consumer needs a group to commit under: open_consumer(..., group='name')"
         )
     topics = frozenset([topics] if isinstance(topics, str) else topics)
+    if callback is not None and not topics:
+        raise ConfigurationError("a callback needs topics: open_consumer(..., topics=[...])")
     if max_buffered < 1:
         raise ConfigurationError(f"max_buffered must be at least 1, not {max_buffered}")
     for name, seconds in (("commit_timeout", commit_timeout), ("drain_timeout", drain_timeout)):
@@ -143,7 +157,18 @@ async def open_consumer(
         policy = CommitPolicy(commit_interval, commit_every, now=trio.current_time())
     except ValueError as exc:
         raise ConfigurationError(str(exc)) from None
-    settings = SessionSettings(
+    settings = ConsumerSettings(
+        group=group,
+        topics=topics,
+        commit_interval=commit_interval,
+        commit_every=commit_every,
+        commit_timeout=commit_timeout,
+        drain_timeout=drain_timeout,
+        max_buffered=max_buffered,
+        randomly_assigned_topics=frozenset(randomly_assigned_topics),
+        scheduler=scheduler or RoundRobin(),
+    )
+    session_settings = SessionSettings(
         group=group,
         auto_offset_reset=auto_offset_reset,
         isolation_level=isolation_level,
@@ -152,50 +177,66 @@ async def open_consumer(
         client_options=dict(client_options or {}),
     )
     address = resolve(transport)
-    committer = Committer(policy, commit_timeout=commit_timeout)
+    diagnostics = Diagnostics()
+    committer = Committer(policy, diagnostics, commit_timeout=commit_timeout)
     listener = _Listener()
     failures: list[BaseException] = []
     try:
-        async with address.connect(settings, listener) as session, trio.open_nursery() as nursery:
+        async with (
+            address.connect(session_settings, listener) as session,
+            trio.open_nursery() as nursery,
+        ):
             partitions = Partitions(
                 session,
                 committer.acknowledged if commit_every else None,
                 pin_start=auto_offset_reset == "latest",
             )
             committer.attach(session, partitions)
-            listener.target = rebalancer = Rebalancer(
+            rebalancer = Rebalancer(
                 partitions,
                 committer,
                 session,
+                diagnostics,
                 drain_timeout=drain_timeout,
                 on_assigned=on_partitions_assigned,
                 on_revoked=on_partitions_revoked,
                 on_lost=on_partitions_lost,
             )
             subscription = Subscription(session, partitions, topics)
-            consumer = Consumer(
-                group=group,
+            transit = Transit()
+            flow = FlowGate(session, partitions, transit, diagnostics)
+            listener.consumer = consumer = Consumer(
+                settings,
+                transport=address,
                 session=session,
                 partitions=partitions,
                 committer=committer,
                 rebalancer=rebalancer,
                 subscription=subscription,
-                topics=topics,
-                max_buffered=max_buffered,
+                flow=flow,
+                positions=Positions(
+                    session,
+                    partitions,
+                    committer,
+                    diagnostics,
+                    auto_offset_reset=auto_offset_reset,
+                ),
+                diagnostics=diagnostics,
             )
             send, receive = trio.open_memory_channel[list[Parcel]](0)
-            conductor = Conductor(partitions, receive, scheduler or RoundRobin())
-            nursery.start_soon(conductor.run)
-            nursery.start_soon(Fetcher(session, partitions, send).run)
-            nursery.start_soon(committer.run)
-            nursery.start_soon(subscription.run)
+            conductor = Conductor(partitions, receive, settings.scheduler, transit)
+            fetcher = Fetcher(session, partitions, send, transit, settings.randomly_assigned_topics)
+            for task in (conductor, fetcher, committer, subscription, flow):
+                nursery.start_soon(_run, task.run, consumer)
+            if callback is not None:
+                nursery.start_soon(feed, consumer, consumer.stream(ack="manual"), callback)
             try:
                 yield consumer
             except BaseException as exc:
                 # Only a body that failed by itself leaves others time to finish.
                 drain = drain_timeout if isinstance(exc, Exception) else 0.0
                 try:
-                    await consumer._stop(drain, commit_timeout)
+                    await consumer._stop(drain)
                 except trio.Cancelled:
                     pass  # what the block raised matters more, and ends the scope as well
                 except ConsumerError as failure:
@@ -210,7 +251,7 @@ async def open_consumer(
                 # of the user's apart.
                 failures.append(exc)
             else:
-                await consumer._stop(drain_timeout, commit_timeout)
+                await consumer.on_stop()
             finally:
                 partitions.close(list(partitions))
                 nursery.cancel_scope.cancel()
@@ -221,6 +262,15 @@ async def open_consumer(
     if failures:
         # Outside of the handlers, so that its cause and context stay what they were.
         raise _itself(failures)
+
+
+async def _run(task: Callable[[], Awaitable[None]], consumer: Consumer) -> None:
+    """Run a task of the consumer; a closed client is no failure while it stops."""
+    try:
+        await task()
+    except consumer.consumer_stopped_errors:
+        if not consumer._stopping:
+            raise
 
 
 def _itself(failures: list[BaseException]) -> BaseException:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import trio
 
 from .._core.fanout import Taker, rewind_to
-from .._core.flow import Flow, PauseReason
+from .._core.flow import Flow, FullBuffer, PauseReason
 from .._core.ledger import FIRST_STREAM_BIT, DeliveredBatch, Ledger
 from .._types import AckMode, TopicPartition
 from ..transports.base import PolledBatch, Session
@@ -35,6 +35,8 @@ class AssignmentState(enum.Enum):
     DRAINED = "drained"
     """The wait for what is in hand is over; the last commit is to come."""
     CLOSED = "closed"
+    STRAY = "stray"
+    """Never this member's: read for a topic of ``randomly_assigned_topics``."""
 
 
 Forfeit = Callable[[], object]
@@ -63,12 +65,14 @@ class Assignment:
         high_watermark: As the broker last said, or None.
         state: Where it is in its life.
         assigned_at: When it was assigned, on Trio's clock.
+        began: Where its first record was read, None before that.
     """
 
     __slots__ = (
         "_scopes",
         "_settled",
         "assigned_at",
+        "began",
         "cursor",
         "high_watermark",
         "ledger",
@@ -91,12 +95,18 @@ class Assignment:
         self.high_watermark: int | None = None
         self.state = AssignmentState.OPEN
         self.assigned_at = trio.current_time()
+        self.began: int | None = None
         self._settled = trio.lowlevel.ParkingLot()
         # Each with the message that it is for, None if it is for the partition.
         self._scopes: dict[trio.CancelScope, Forfeit | None] = {}
 
     def __repr__(self) -> str:
         return f"<Assignment {self.tp} {self.state.value} {self.ledger!r}>"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its messages are handed out."""
+        return self.state is AssignmentState.OPEN
 
     def jump(self, offset: int | None) -> None:
         """Forget what was read: reading goes on from another place."""
@@ -209,6 +219,16 @@ class Partitions:
             if stream.is_full:
                 self.pressure_changed(stream)
         return added
+
+    def stray(self, tp: TopicPartition) -> Assignment:
+        """A stand-in for a partition that is not assigned, to hand on one poll of it.
+
+        Its messages can be processed and not be finished: nobody commits them here.
+        """
+        assignment = Assignment(tp, Ledger(tp))
+        assignment.state = AssignmentState.STRAY
+        assignment.takers = [Taker(s, self._bits[s]) for s in self.streams if s.takes(tp)]
+        return assignment
 
     def withdraw(self, tps: Iterable[TopicPartition]) -> list[Assignment]:
         """Stop handing out these partitions; what is in hand may be finished."""
@@ -336,6 +356,13 @@ class Partitions:
         if changed:
             self._session.resume(changed)
             self.on_released(changed)
+
+    def forget_pauses(self) -> None:
+        """End every hold that was asked for from outside."""
+        for tp in list(self.flow.partitions):
+            for reason in self.flow.reasons(tp):
+                if reason is PauseReason.USER or isinstance(reason, FullBuffer):
+                    self.release([tp], reason)
 
     def on_released(self, tps: Collection[TopicPartition]) -> None:
         """Set by the conductor: hand on what is pending."""

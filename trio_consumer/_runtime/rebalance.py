@@ -22,6 +22,7 @@ from .._errors import CommitFailedError
 from .._types import TopicPartition
 from ..transports.base import Session
 from .committer import Committer
+from .diagnostics import Activity, Diagnostics
 from .partitions import Assignment, Partitions
 
 __all__ = ["RebalanceCallback", "Rebalancer", "wait_settled"]
@@ -41,6 +42,8 @@ class Rebalancer:
     Args:
         partitions: What this member has.
         committer: Commits before partitions go.
+        session: Says how long the group waits.
+        diagnostics: Told of each rebalance.
         drain_timeout: Seconds to wait for messages in hand.
         on_assigned: The user's callback, plain or async.
         on_revoked: The user's callback, called after the commit and before the
@@ -53,6 +56,7 @@ class Rebalancer:
         partitions: Partitions,
         committer: Committer,
         session: Session,
+        diagnostics: Diagnostics,
         *,
         drain_timeout: float,
         on_assigned: RebalanceCallback | None,
@@ -62,6 +66,7 @@ class Rebalancer:
         self._partitions = partitions
         self._committer = committer
         self._session = session
+        self._diagnostics = diagnostics
         self._drain_timeout = drain_timeout
         self._on_assigned = on_assigned
         self._on_revoked = on_revoked
@@ -73,11 +78,16 @@ class Rebalancer:
         """Begin an assignment of each partition."""
         self.generation = generation
         self.rebalances += 1
-        self._partitions.assign(tps)
-        await _call(self._on_assigned, tps)
+        with self._diagnostics._doing(Activity.PARTITIONS_ASSIGNED):
+            self._partitions.assign(tps)
+            await _call(self._on_assigned, tps)
 
     async def revoked(self, tps: frozenset[TopicPartition]) -> None:
         """Hand partitions over."""
+        with self._diagnostics._doing(Activity.PARTITIONS_REVOKED):
+            await self._hand_over(tps)
+
+    async def _hand_over(self, tps: frozenset[TopicPartition]) -> None:
         started = trio.current_time()
         safe = self._session.rebalance_timeout * SAFE_SHARE
         going = self._partitions.withdraw(tps)

@@ -3,10 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
+from .._core.flow import Flow, FullBuffer, PauseReason
 from .._types import TopicPartition
+from .diagnostics import Activity
+from .partitions import Assignment
+from .stream import Stream
 
-__all__ = ["ConsumerStatistics", "PartitionStatistics", "StreamStatistics"]
+__all__ = [
+    "ConsumerStatistics",
+    "PartitionStatistics",
+    "StreamStatistics",
+    "UnackedMessage",
+    "of_partition",
+    "of_stream",
+]
+
+
+class UnackedMessage(NamedTuple):
+    """A message that was delivered and that some stream has not finished."""
+
+    tp: TopicPartition
+    offset: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +89,7 @@ class ConsumerStatistics:
         rebalances: Assignments so far.
         commits: Commits that the broker confirmed.
         commit_failures: Commits that failed.
+        activities: What it is doing at this moment.
         partitions: Each assigned partition.
         streams: Each open stream, in the order of opening.
     """
@@ -79,6 +99,7 @@ class ConsumerStatistics:
     rebalances: int
     commits: int
     commit_failures: int
+    activities: frozenset[Activity]
     partitions: dict[TopicPartition, PartitionStatistics]
     streams: tuple[StreamStatistics, ...]
 
@@ -91,3 +112,30 @@ class ConsumerStatistics:
     def replay(self) -> int:
         """Messages that would be delivered again if the process died now."""
         return sum(p.replay for p in self.partitions.values())
+
+
+def of_partition(assignment: Assignment, flow: Flow) -> PartitionStatistics:
+    """The numbers of one partition."""
+    ledger = assignment.ledger
+    snapshot = ledger.snapshot()
+    return PartitionStatistics(
+        position=ledger.position,
+        committed=ledger.committed,
+        committable=None if snapshot is None else snapshot.offset,
+        high_watermark=assignment.high_watermark,
+        unfinished=ledger.unfinished_count,
+        oldest_unfinished=ledger.oldest_unfinished,
+        replay=ledger.replay,
+        pause_reasons=tuple(_name(reason) for reason in flow.reasons(assignment.tp)),
+    )
+
+
+def _name(reason: object) -> str:
+    if isinstance(reason, PauseReason):
+        return reason.value
+    return f"full: {(reason.buffer if isinstance(reason, FullBuffer) else reason)!r}"
+
+
+def of_stream(stream: Stream) -> StreamStatistics:
+    """The numbers of one stream."""
+    return StreamStatistics(stream.topics, stream.ack_mode.value, stream.buffered, stream.is_full)

@@ -127,6 +127,11 @@ class Stream:
         return self._buffered + (len(self._chunk.records) - self._next if self._chunk else 0)
 
     @property
+    def is_open(self) -> bool:
+        """Whether it hands out messages: entered, not left, and the consumer not stopping."""
+        return self._state is StreamState.OPEN
+
+    @property
     def is_full(self) -> bool:
         """Whether the buffer holds its partitions back from being fetched."""
         return self._pressure.full
@@ -148,12 +153,15 @@ class Stream:
     async def __aenter__(self) -> Stream:
         # No checkpoint: streams that are opened together make one subscription,
         # which is made when the first of them needs data.
+        self._open()
+        return self
+
+    def _open(self) -> None:
         if self._state is not StreamState.NEW:
             raise ConfigurationError(f"{self!r} was opened before; make a new stream")
         self._consumer._check_running()
         self._state = StreamState.OPEN
         self._consumer._open_stream(self)
-        return self
 
     async def __aexit__(
         self,
@@ -183,6 +191,20 @@ class Stream:
         if self._pressure.update(self.buffered):
             self._consumer._pressure_changed(self)
         self._arrived.unpark_all()
+
+    def _redeliver(self, chunk: Chunk, index: int) -> bool:
+        """Hand out a record again that is in somebody's hand, behind what is buffered."""
+        assert chunk.entries is not None  # an observer has nothing to give back
+        if self._state is not StreamState.OPEN or not chunk.assignment.is_open:
+            if not chunk.entries.awaits(index, chunk.bit):
+                return False
+            chunk.entries.withdraw(index, index + 1, chunk.bit)
+            return True
+        entries = chunk.ledger.enter_again(chunk.entries, index, chunk.bit)
+        if entries is None:
+            return False
+        self._push(chunk.again(index, entries))
+        return True
 
     def _interrupt(self) -> None:
         """Send every iterator through :meth:`_advance` at its next message."""
@@ -253,7 +275,7 @@ class Stream:
             if self._state is not StreamState.OPEN:
                 raise self._over()
             chunk = self._chunk
-            if self._consumer._handing_out:
+            if self._consumer.flow_active:
                 if chunk is not None and self._next < len(chunk.records):
                     self._pace(chunk)
                     return self._next
@@ -292,6 +314,14 @@ class Stream:
         elif elapsed > PACE:
             self._stride = max(1, int(self._stride * PACE / elapsed))
         self._limit = min(self._next + self._stride, len(chunk.records))
+
+    async def _wait_for_some(self) -> None:
+        """Wait until there is something to take, or the stream ends; takes nothing."""
+        while self._state is StreamState.OPEN and not (
+            self.buffered and self._consumer.flow_active
+        ):
+            self._consumer._needs_data()
+            await self._arrived.park()
 
     async def _wait_for_fill(self, size: int, seconds: float) -> None:
         """Wait up to so many seconds for so many messages; takes nothing."""
