@@ -1,20 +1,15 @@
-"""Cancellation at any moment neither loses nor finishes a message (I1, I2, I7, I8, I11).
+"""Whole programs, drawn from a seed, cancelled at random (I1, I2, I7, I8, I11).
 
-The first half draws whole programs from a seed and cancels them at a random
-virtual moment, again and again; the second cancels small scenarios at each step
-that any task makes.  An observer with a journal of its own is the judge.
+Each lives several lives, cancelled at a random virtual moment, among faults and
+rebalances.  An observer with a journal of its own is the judge.
 """
-
-# The blocks nest as those of a program do, an error leaves a whole block, and a
-# loop that sleeps costs nothing under a virtual clock.
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack, suppress
-from functools import partial
+from collections.abc import Callable
+from contextlib import suppress
 from random import Random
 from typing import Any, Literal
 
@@ -24,14 +19,11 @@ import trio
 from trio_consumer import TP, CommitFailedError, Consumer, Message, Stream
 from trio_consumer.testing import Faults, MemoryBroker
 
-from .support import (
+from ..runtime.support import (
     COOPERATIVE,
     GROUP,
-    T0,
-    CancelAtStep,
     Journal,
     add_topic,
-    broker,
     chance,
     committed,
     consuming,
@@ -260,154 +252,3 @@ def test_program_cancelled_at_any_moment_loses_nothing(seed: int) -> None:
         program.journal.check_complete()
 
     run(main, seed=seed)
-
-
-# -- at each step --------------------------------------------------------------
-
-
-Scenario = Callable[[Consumer, Journal], Awaitable[None]]
-
-
-async def process(
-    stream: Stream, journal: Journal, count: int, *, wait: float = 1, number: int = 0
-) -> None:
-    """Process so many messages, unless none comes for a while."""
-    with trio.move_on_after(wait):
-        async for message in stream:
-            journal.add(message, number)
-            message.ack()
-            count -= 1
-            if not count:
-                break
-
-
-async def two_streams(consumer: Consumer, journal: Journal) -> None:
-    """Two streams, one of them slow, the other one with two workers, on both partitions."""
-
-    async def work(stream: Stream) -> None:
-        async for message in stream:
-            await trio.lowlevel.checkpoint()
-            journal.add(message)
-
-    async with consumer.stream("t") as one, consumer.stream("t", ack="manual") as two:
-        with trio.move_on_after(1):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(work, one)
-                nursery.start_soon(work, one)
-                async for message in two:
-                    async with message:
-                        await trio.sleep(0.05)
-                        journal.add(message, 1)
-
-
-async def batches(consumer: Consumer, journal: Journal) -> None:
-    """Batches with a wait for them to fill."""
-    async with consumer.stream("t") as stream:
-        with trio.move_on_after(3):
-            async for batch in stream.batches(4, 0.5):
-                await trio.lowlevel.checkpoint()
-                for message in batch:
-                    journal.add(message)
-
-
-async def commits(consumer: Consumer, journal: Journal) -> None:
-    """A commit after each message, of everything or of one partition."""
-    async with consumer.stream("t") as stream:
-        for number in range(6):
-            await process(stream, journal, 1)
-            await consumer.commit([T0] if number % 2 else None)
-
-
-async def seeks(consumer: Consumer, journal: Journal) -> None:
-    """Back to the beginning and to what is committed."""
-    async with consumer.stream("t") as stream:
-        await process(stream, journal, 5)
-        if T0 in consumer.assignment:
-            await consumer.seek(T0, 1)
-        await process(stream, journal, 4)
-        await consumer.commit()
-        await consumer.seek_to_committed()
-        await process(stream, journal, 2)
-
-
-async def streams_in_turn(consumer: Consumer, journal: Journal) -> None:
-    """A stream that leaves a buffer behind, and another one that takes it over."""
-    for _ in range(2):
-        async with consumer.stream("t", max_buffered=2) as stream:
-            await process(stream, journal, 3)
-
-
-async def graceful(consumer: Consumer, journal: Journal) -> None:
-    """A stop with a worker that is still busy: drain and last commit."""
-    async with consumer.stream("t") as stream, trio.open_nursery() as nursery:
-
-        async def work() -> None:
-            async for message in stream:
-                await trio.sleep(0.3)
-                journal.add(message)
-
-        nursery.start_soon(work)
-        await trio.sleep(1)
-        consumer.close()
-
-
-async def rebalances(consumer: Consumer, journal: Journal) -> None:
-    """A rebalance that waits for a message in hand."""
-    async with consumer.stream("t") as stream:
-        with trio.move_on_after(8):
-            async for message in stream:
-                if message.offset == 2:
-                    journal.broker.rebalance(GROUP)
-                    await trio.sleep(4)
-                journal.add(message)
-
-
-SCENARIOS = [two_streams, batches, commits, seeks, streams_in_turn, graceful, rebalances]
-
-
-@pytest.mark.parametrize("latency", [0.0, 0.01])
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
-def test_cancellation_at_every_step_loses_nothing(scenario: Scenario, latency: float) -> None:
-    """Whichever step a cancellation meets, nothing is lost, finished unseen or left behind."""
-    step = 0
-    fired = True
-    while fired:
-        step += 1
-        fired = _cancelled_at(step, scenario, latency)
-    assert step > 30
-
-
-def _cancelled_at(step: int, scenario: Scenario, latency: float) -> bool:
-    it = broker(5, 2, latency=latency)
-    streams = 2 if scenario is two_streams else 1
-    journal = Journal(it, {"t": streams})
-    instrument = CancelAtStep(step)
-
-    async def main() -> None:
-        before = tasks_living()
-        with trio.CancelScope() as scope:
-            instrument.scope = scope
-            async with consuming(it, client_options={"max_poll_records": 3}) as consumer:
-                await scenario(consumer, journal)
-        instrument.scope = None
-        assert tasks_living() == before
-        assert it.members(GROUP) == {}
-        journal.check_commits(monotonic=scenario is not seeks)
-        async with (
-            consuming(it) as consumer,
-            AsyncExitStack() as stack,
-            trio.open_nursery() as nursery,
-        ):
-            for number in range(streams):
-                stream = await stack.enter_async_context(consumer.stream("t"))
-                nursery.start_soon(partial(process, stream, journal, 1000, wait=60, number=number))
-        assert tasks_living() == before
-        journal.check_commits(monotonic=scenario is not seeks)
-        journal.check_complete()
-
-    try:
-        run(main, seed=step, instruments=(instrument,))
-    except BaseException:
-        print(f"{scenario.__name__}, cancelled at step {step}")
-        raise
-    return instrument.fired
