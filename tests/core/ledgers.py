@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from trio_consumer._core.ledger import (
-    FIRST_STREAM_BIT,
-    Ledger,
-)
+from trio_consumer._core.delivered_batch import FIRST_STREAM_BIT
+from trio_consumer._core.ledger import Ledger
 from trio_consumer._types import TopicPartition
 
 TP = TopicPartition("orders", 3)

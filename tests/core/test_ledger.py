@@ -7,11 +7,8 @@ from itertools import pairwise
 
 import pytest
 
-from trio_consumer._core.ledger import (
-    Ledger,
-    Snapshot,
-    as_offsets,
-)
+from trio_consumer._core.delivered_batch import as_offsets
+from trio_consumer._core.ledger import Ledger, Snapshot
 
 from .ledgers import TP, A, B, C, D, bit_of, mask_of, observe
 from .strategies import (

@@ -14,11 +14,8 @@ from hypothesis.stateful import (
     rule,
 )
 
-from trio_consumer._core.ledger import (
-    DeliveredBatch,
-    Ledger,
-    Snapshot,
-)
+from trio_consumer._core.delivered_batch import DeliveredBatch
+from trio_consumer._core.ledger import Ledger, Snapshot
 
 from .ledgers import TP, A, bit_of, mask_of, observe
 from .strategies import (

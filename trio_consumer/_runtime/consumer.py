@@ -14,8 +14,8 @@ from typing import Literal
 
 import trio
 
+from .._core.delivered_batch import DeliveredBatch
 from .._core.flow import FullBuffer, PauseReason
-from .._core.ledger import DeliveredBatch
 from .._core.scheduling import SchedulingStrategy
 from .._core.subscription import TopicPattern
 from .._errors import CommitFailedError, ConfigurationError

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, overload
 
 import trio
 
-from .._core.ledger import DeliveredBatch, Ledger
+from .._core.delivered_batch import DeliveredBatch
+from .._core.ledger import Ledger
 from .._types import TopicPartition
 from ..transports.base import Record
 from .decoding import Decode

@@ -31,7 +31,7 @@ from .decoding import Deserializers
 from .message import Chunk, Message, MessageBatch, Segment
 
 if TYPE_CHECKING:
-    from .._core.ledger import DeliveredBatch
+    from .._core.delivered_batch import DeliveredBatch
     from .consumer import Consumer
     from .partitions import Assignment
 
