@@ -15,8 +15,9 @@ from hypothesis.stateful import (
     rule,
 )
 
+from trio_consumer._core.delivered_batch import FIRST_STREAM_BIT, DeliveredBatch
 from trio_consumer._core.fanout import Run, Taker, plan_runs, rewind_to
-from trio_consumer._core.ledger import FIRST_STREAM_BIT, DeliveredBatch, Ledger
+from trio_consumer._core.ledger import Ledger
 from trio_consumer._types import TopicPartition
 
 from .strategies import picks, starts, steps
@@ -231,6 +232,8 @@ class FanoutMachine(RuleBasedStateMachine):
             self.front = max(self.front, acked[-1] + 1)
         assert before is not None
         assert self.ledger.position == self.front
+        if self.front < offsets[-1] + 1:
+            self.observed = True
         if self.front >= offsets[-1] + 1:
             self.ledger.advance(self.cursor)
             self.front = max(self.front, self.cursor)
@@ -247,8 +250,6 @@ class FanoutMachine(RuleBasedStateMachine):
                     if part.free:
                         part.supersede()
                 parts.append(Part())
-        else:
-            self.observed = True
         for taker in run.takers:
             reader = taker.stream
             taker.give(offsets[0], offsets[-1] + 1)

@@ -250,3 +250,26 @@ def test_stream_that_stays_gets_records_in_order_when_a_full_one_closes() -> Non
         assert committed(it) == 20
 
     run(main)
+
+
+def test_record_that_observers_had_before_a_rewind_still_comes_to_who_acknowledges() -> None:
+    """Read again for a stream that left at once, it goes to nobody, and is not forgotten."""
+
+    async def main() -> None:
+        it = broker(2)
+        options = {"max_poll_records": 1}
+        async with (
+            consuming(it, client_options=options) as consumer,
+            consumer.stream("t", ack="none") as observer,
+        ):
+            assert offsets(await take(observer)) == [0, 1]
+            async with consumer.stream("t"):
+                pass
+            await trio.sleep(1)
+            it.produce("t", b"more", partition=0)
+            async with consumer.stream("t") as stream:
+                assert offsets(await take(stream)) == [0, 1, 2]
+            assert offsets(await take(observer)) == [2]
+        assert committed(it) == 3
+
+    run(main)

@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 import trio
 
+from .._core.delivered_batch import as_offsets
 from .._core.fanout import Run, plan_runs
-from .._core.ledger import as_offsets
 from .._core.scheduling import SchedulingStrategy
 from .._types import TopicPartition
 from ..transports.base import PolledBatch, Record, Session
@@ -224,6 +224,9 @@ class Conductor:
             offsets = _offsets(records)
             for run in plan_runs(offsets, ledger, assignment.takers):
                 self._give(assignment, records, offsets, run)
+            # Also if it went to nobody: observers may have had it before a rewind.
+            if ledger.position is None or ledger.position < end:
+                assignment.observed = True
         elif assignment.observed:
             return
         else:
@@ -247,8 +250,6 @@ class Conductor:
         entries = None
         if mask:
             entries = assignment.ledger.deliver(offsets, mask)
-        else:
-            assignment.observed = True
         shared: list[tuple[Deserializers, Decode]] = []
         for taker in run.takers:
             stream = taker.stream

@@ -16,9 +16,10 @@ from typing import NamedTuple
 
 import trio
 
+from .._core.delivered_batch import FIRST_STREAM_BIT, DeliveredBatch
 from .._core.fanout import Taker, rewind_to
 from .._core.flow import Flow, FullBuffer, PauseReason
-from .._core.ledger import FIRST_STREAM_BIT, DeliveredBatch, Ledger
+from .._core.ledger import Ledger
 from .._types import AckMode, TopicPartition
 from ..transports.base import PolledBatch, Session
 from .stream import Stream
@@ -61,7 +62,8 @@ class Assignment:
             polled under another one are stale.
         cursor: Offset up to which polled records were taken in, None before
             the first.
-        observed: Whether records went to observers alone since the last jump.
+        observed: Whether records that no acknowledging stream has had were read
+            since the last jump.
         high_watermark: As the broker last said, or None.
         state: Where it is in its life.
         assigned_at: When it was assigned, on Trio's clock.
