@@ -133,10 +133,14 @@ class WatchMachine(RuleBasedStateMachine):
         if again and self.history:
             seen = self.history[-1][1]
         self.history.append((self.time, seen))
+        foreseen = self.it.showing_at(self.time, seen)
         for change in self.it.observe(self.time, seen):
             # Begins and ends take turns: one of each an episode.
             assert self.episodes.get(change.symptom, False) is not change.begins
             self.episodes[change.symptom] = change.begins
+            if change.begins:
+                assert foreseen[change.symptom] == change.seconds
+        assert foreseen.keys() == self.it.showing
 
     @staticmethod
     def mark(symptom: Symptom, seen: Observation) -> tuple[object, ...] | None:

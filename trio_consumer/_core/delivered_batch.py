@@ -52,11 +52,24 @@ class DeliveredBatch:
             zero the ledger is told, once.
         owed: How many entries are owed.
         rank: How many records of the assignment lie below the first one.
+        delivered_at: When they were delivered, on the caller's clock.
     """
 
-    __slots__ = ("_abandoned", "_ledger", "_low", "_row", "left", "offsets", "owed", "rank")
+    __slots__ = (
+        "_abandoned",
+        "_ledger",
+        "_low",
+        "_row",
+        "delivered_at",
+        "left",
+        "offsets",
+        "owed",
+        "rank",
+    )
 
-    def __init__(self, ledger: Ledger, offsets: Sequence[int], mask: int, rank: int) -> None:
+    def __init__(
+        self, ledger: Ledger, offsets: Sequence[int], mask: int, rank: int, delivered_at: float
+    ) -> None:
         self._ledger = ledger
         self._row: MutableSequence[int] | bytes = _row(mask, len(offsets))
         self._low = 0
@@ -68,6 +81,7 @@ class DeliveredBatch:
         self.left = len(offsets)
         self.owed = 0
         self.rank = rank
+        self.delivered_at = delivered_at
 
     def __repr__(self) -> str:
         return (
@@ -261,6 +275,19 @@ class DeliveredBatch:
             entry |= TOUCHED  # the new entry decides what happens to the record
         self._row[index] = entry  # type: ignore[index]
         self.owed -= 1
+
+    def waiting_for(self, bit: int) -> list[int]:
+        """Indices of the entries that wait for a stream, ascending."""
+        row = self._row
+        return [index for index in range(self._low, len(row)) if row[index] & bit]
+
+    def owed_offsets(self) -> list[int]:
+        """Offsets of the entries of which a part waits for nobody, ascending."""
+        if not self.owed:
+            return []
+        return [
+            offset for offset, entry in zip(self.offsets, self._row, strict=True) if entry & OWED
+        ]
 
     def unfinished(self) -> Iterator[int]:
         """Offsets of the unfinished entries, ascending."""

@@ -83,8 +83,8 @@ class Ledger:
         committed: The offset that the broker has confirmed within this
             assignment, or None.
         closed: True once the assignment has ended.
-        on_settled: Called when the last entry that somebody has in hand is
-            finished or given up.  Set while a drain waits.
+        on_settled: Called when the last entry of a batch that somebody has in
+            hand is finished or given up.  Set while somebody waits for that.
     """
 
     __slots__ = (
@@ -139,13 +139,14 @@ class Ledger:
             self._start = offset
             self.position = offset
 
-    def deliver(self, offsets: Sequence[int], mask: int) -> DeliveredBatch:
+    def deliver(self, offsets: Sequence[int], mask: int, *, at: float = 0.0) -> DeliveredBatch:
         """Enter records that were handed to streams.
 
         Args:
             offsets: Ascending; all at or beyond the position, or all below it
                 and owed.
             mask: The bits of the streams that have to finish them.
+            at: The time, for those who ask how long they are unfinished.
 
         Raises:
             ValueError: The ledger is closed, there are no offsets, the mask has
@@ -170,7 +171,7 @@ class Ledger:
             self._delivered += len(offsets)
             self.position = offsets[-1] + 1
         kind = DeliveredBatch if self._on_count is None else CountedBatch
-        batch = kind(self, offsets, mask, rank)
+        batch = kind(self, offsets, mask, rank, at)
         self._batches.append(batch)
         self._scattered = self._scattered or again
         return batch
@@ -189,7 +190,8 @@ class Ledger:
         if not batch.awaits(index, bit):
             return None
         kind = DeliveredBatch if self._on_count is None else CountedBatch
-        again = kind(self, as_offsets([batch.offsets[index]]), bit, batch.rank + index)
+        offsets = as_offsets([batch.offsets[index]])
+        again = kind(self, offsets, bit, batch.rank + index, batch.delivered_at)
         self._batches.append(again)
         self._scattered = True
         batch.hand_over(index, bit)
@@ -275,6 +277,17 @@ class Ledger:
         """Entries that some stream can still finish."""
         return sum(batch.left for batch in self._batches)
 
+    def in_hand_below(self, offset: int) -> bool:
+        """Whether some stream can still finish an entry below an offset."""
+        return any(batch.left and batch.offsets[0] < offset for batch in self._batches)
+
+    def oldest_batches(self) -> list[DeliveredBatch]:
+        """The batches with unfinished entries, the oldest first."""
+        return sorted(
+            (batch for batch in self._batches if batch.lowest() is not None),
+            key=lambda batch: batch.offsets[0],
+        )
+
     @property
     def unfinished_count(self) -> int:
         """Number of delivered records that are not finished."""
@@ -319,7 +332,7 @@ class Ledger:
     def _settle(self, batch: DeliveredBatch) -> None:
         if not batch.owed:
             self._drop_finished()
-        if self.on_settled is not None and not self.in_hand:
+        if self.on_settled is not None:
             self.on_settled()
 
     def _drop_finished(self) -> None:
@@ -329,7 +342,7 @@ class Ledger:
             batches.clear()
             batches.extend(kept)
             self._scattered = any(
-                later.offsets[0] < earlier.offsets[-1] for earlier, later in pairwise(kept)
+                later.offsets[0] <= earlier.offsets[-1] for earlier, later in pairwise(kept)
             )
         else:
             while batches and not (batches[0].left or batches[0].owed):

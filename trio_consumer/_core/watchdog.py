@@ -156,3 +156,13 @@ class PartitionWatch:
                     self._showing[symptom] = since
                     changes.append(Change(symptom, True, time - since))
         return changes
+
+    def showing_at(self, time: float, seen: Observation) -> dict[Symptom, float]:
+        """What would show at a time, and for how long nothing has moved; changes nothing."""
+        showing = {}
+        for symptom, mark in marks(seen):
+            before = self._since.get(symptom)
+            since = before[1] if before is not None and before[0] == mark else time
+            if time - since >= self._patience.get(symptom, self._timeout):
+                showing[symptom] = time - since
+        return showing
