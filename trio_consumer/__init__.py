@@ -9,6 +9,7 @@ See :func:`open_consumer` for everything that can be set.
 """
 
 from ._core.scheduling import RoundRobin, SchedulingStrategy, Slice
+from ._core.watchdog import Symptom
 from ._errors import (
     AuthenticationError,
     AuthorizationError,
@@ -25,6 +26,7 @@ from ._errors import (
 )
 from ._runtime.consumer import Consumer
 from ._runtime.diagnostics import Activity
+from ._runtime.holding import HeldMessages, Whereabouts
 from ._runtime.message import Message, MessageBatch
 from ._runtime.opening import open_consumer
 from ._runtime.statistics import (
@@ -34,6 +36,7 @@ from ._runtime.statistics import (
     UnackedMessage,
 )
 from ._runtime.stream import Stream
+from ._runtime.watchdog import Livelock
 from ._types import TP, GroupMetadata, OffsetAndMetadata, TopicPartition
 from ._version import __version__
 
@@ -52,6 +55,8 @@ __all__ = [
     "DeserializationError",
     "FencedError",
     "GroupMetadata",
+    "HeldMessages",
+    "Livelock",
     "Message",
     "MessageBatch",
     "OffsetAndMetadata",
@@ -62,10 +67,12 @@ __all__ = [
     "Slice",
     "Stream",
     "StreamStatistics",
+    "Symptom",
     "TopicPartition",
     "TransportError",
     "UnackedMessage",
     "UnknownTopicError",
+    "Whereabouts",
     "__version__",
     "open_consumer",
 ]

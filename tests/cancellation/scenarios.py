@@ -89,7 +89,7 @@ async def commits_by_other_names(consumer: Consumer, trial: Trial) -> None:
             await consumer.on_task_error(ValueError("one failed"))
             await consumer.commit_and_end_transactions()
             await process(stream, trial.journal, 10)
-            await consumer.wait_empty()
+            await consumer.wait_empty(2.0)
 
 
 @scenario(monotonic=False)
@@ -119,6 +119,7 @@ async def questions(consumer: Consumer, trial: Trial) -> None:
             await consumer.committed()
             await consumer.beginning_offsets([T0, T1])
             await consumer.end_offsets([T0])
+            await consumer.verify_all_partitions_active()
             await process(stream, trial.journal, 5)
 
 

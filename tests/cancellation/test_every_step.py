@@ -12,7 +12,7 @@ import pytest
 from trio_consumer import Consumer, Message, MessageBatch, Stream
 from trio_consumer._runtime.fetching import FetchIterator
 from trio_consumer._runtime.flow_gate import FlowEvent
-from trio_consumer._runtime.stream import BatchIterator, MessageIterator
+from trio_consumer._runtime.iterators import BatchIterator, MessageIterator
 
 from . import scenarios
 from .kit import SCENARIOS, Place, Scenario, trial

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trio
 
-from trio_consumer import TP, Activity, Message
+from trio_consumer import TP, Activity, Livelock, Message, Symptom
 
 from .backends import Backend, new_group
 from .test_delivery import numbered, take, until_committed
@@ -176,5 +176,47 @@ def test_restart_begins_at_the_committed_offsets(backend: Backend) -> None:
             assert consumer.generation == generation
             await consumer.on_task_error(ValueError("one of them failed"))
         await until_committed(backend, group, TP(topic, 0), 4)
+
+    backend.run(main)
+
+
+def test_stream_that_hangs_at_the_end_is_told_with_its_task(backend: Backend) -> None:
+    """Everything is read, nothing is waiting, and one message is never finished."""
+
+    async def main() -> None:
+        topic, group = await backend.topic(2), new_group()
+        await backend.produce(topic, numbered(5))
+        alarms: list[Livelock] = []
+
+        async def charge() -> None:
+            async for message in stream:
+                if message.offset == 3:
+                    await trio.sleep_forever()
+
+        async with (
+            backend.consumer(
+                group,
+                on_livelock=alarms.append,
+                commit_interval=0.2,
+                commit_livelock_soft_timeout=2.0,
+                drain_timeout=0,
+            ) as consumer,
+            consumer.stream(topic) as stream,
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(charge, name="charge-worker")
+            with trio.fail_after(30):
+                while not alarms:
+                    await trio.sleep(0.1)
+            # The partition without a message makes no alarm, nor does a second look.
+            await trio.sleep(3)
+            (alarm,) = alarms
+            assert (alarm.tp, alarm.symptom) == (TP(topic, 0), Symptom.NOT_FINISHED)
+            assert (alarm.position, alarm.committed, alarm.end) == (5, 3, 5)
+            (held,) = alarm.held
+            assert (held.oldest, held.count, held.tasks) == (3, 2, ("charge-worker",))
+            assert not await consumer.wait_empty(1.0)
+            nursery.cancel_scope.cancel()
+        assert await backend.committed(group, TP(topic, 0)) == 3
 
     backend.run(main)

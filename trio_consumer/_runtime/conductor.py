@@ -249,7 +249,7 @@ class Conductor:
         mask = run.mask
         entries = None
         if mask:
-            entries = assignment.ledger.deliver(offsets, mask)
+            entries = assignment.ledger.deliver(offsets, mask, at=trio.current_time())
         shared: list[tuple[Deserializers, Decode]] = []
         for taker in run.takers:
             stream = taker.stream

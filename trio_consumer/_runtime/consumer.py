@@ -1,7 +1,8 @@
 """The consumer: the face that the user sees.
 
-It knows whether it hands out and whether it stops; everything else it asks of the
-parts that :func:`~.opening.open_consumer` made it of.
+It decides nothing: what it is told to do it passes on to the parts that
+:func:`~.opening.open_consumer` made it of.  What can be asked of it is in
+:mod:`.inspection`.
 """
 
 from __future__ import annotations
@@ -16,101 +17,31 @@ import trio
 
 from .._core.delivered_batch import DeliveredBatch
 from .._core.flow import FullBuffer, PauseReason
-from .._core.scheduling import SchedulingStrategy
 from .._core.subscription import TopicPattern
 from .._errors import CommitFailedError, ConfigurationError
-from .._types import AckMode, GroupMetadata, OffsetAndMetadata, TopicPartition
-from ..transports.base import Session, Transport
-from .committer import Committer
+from .._types import AckMode, TopicPartition
 from .decoding import Deserializer, Deserializers
-from .diagnostics import Diagnostics
+from .diagnostics import Activity
+from .emptying import wait_finished
 from .fetching import FetchIterator
-from .flow_gate import FlowEvent, FlowGate
+from .inspection import ConsumerInspection
 from .message import Message
-from .partitions import Partitions
-from .positions import Positions
-from .rebalance import Rebalancer, wait_settled
-from .settings import ConsumerSettings
-from .statistics import ConsumerStatistics, UnackedMessage, of_partition, of_stream
+from .rebalance import wait_settled
 from .stream import DecodeErrorHandler, Stream
-from .subscription import Subscription
 
 __all__ = ["Consumer"]
 
 logger = logging.getLogger("trio_consumer.consumer")
 
 
-class Consumer:
+class Consumer(ConsumerInspection):
     """A member of a consumer group; made by :func:`~trio_consumer.open_consumer`."""
-
-    def __init__(
-        self,
-        settings: ConsumerSettings,
-        *,
-        transport: Transport,
-        session: Session,
-        partitions: Partitions,
-        committer: Committer,
-        rebalancer: Rebalancer,
-        subscription: Subscription,
-        flow: FlowGate,
-        positions: Positions,
-        diagnostics: Diagnostics,
-    ) -> None:
-        self._settings = settings
-        self._transport = transport
-        self._session = session
-        self._partitions = partitions
-        self._committer = committer
-        self._rebalancer = rebalancer
-        self._subscription = subscription
-        self._flow = flow
-        self._positions = positions
-        self._diagnostics = diagnostics
-        self._token = trio.lowlevel.current_trio_token()
-        self._fetched: Stream | None = None
-        self._stopping = False
 
     def __repr__(self) -> str:
         return (
             f"<Consumer group={self._settings.group!r} partitions={len(self._partitions)}"
             f" streams={len(self._partitions.streams)}{' stopping' if self._stopping else ''}>"
         )
-
-    # -- what it is -------------------------------------------------------------------
-
-    @property
-    def transport(self) -> Transport:
-        """Where it consumes from."""
-        return self._transport
-
-    @property
-    def consumer_stopped_errors(self) -> tuple[type[BaseException], ...]:
-        """What the client raises once it is closed.
-
-        A normal end while the consumer stops, a failure at any other time.
-        """
-        return self._transport.closed_errors
-
-    @property
-    def commit_interval(self) -> float:
-        """Seconds between commits."""
-        return self._settings.commit_interval
-
-    @property
-    def commit_every(self) -> int | None:
-        """Acknowledgements after which to commit too, or None."""
-        return self._settings.commit_every
-
-    @property
-    def randomly_assigned_topics(self) -> frozenset[str]:
-        """Topics whose records are taken even of partitions that are not assigned."""
-        return self._settings.randomly_assigned_topics
-
-    @property
-    def scheduler(self) -> SchedulingStrategy:
-        """The order of delivery out of one poll."""
-        return self._settings.scheduler
 
     # -- streams -----------------------------------------------------------------
 
@@ -260,31 +191,6 @@ class Consumer:
         """Have a message handed out again, see :meth:`Message.nack`."""
         return message.nack()
 
-    def track_message(self, message: Message) -> bool:
-        """Whether an acknowledgement of this message is still awaited.
-
-        Every message is tracked before anybody sees it, so nothing has to be
-        done for that (in Faust whoever fetches a message must call this).
-
-        Returns:
-            False if its stream has finished it or only observes, or if the
-            partition has been revoked or sought.
-        """
-        return message._chunk.is_tracked(message._index)
-
-    @property
-    def unacked(self) -> frozenset[UnackedMessage]:
-        """Messages that were delivered and that some stream has not finished.
-
-        Takes time in proportion to their number; ``statistics().unfinished``
-        only counts them.
-        """
-        return frozenset(
-            UnackedMessage(assignment.tp, offset)
-            for assignment in self._partitions
-            for offset in assignment.ledger.unfinished()
-        )
-
     async def commit(
         self,
         topics: Iterable[str | TopicPartition] | None = None,
@@ -351,41 +257,34 @@ class Consumer:
         """
         await self.commit(None, start_new_transaction=False)
 
-    async def wait_empty(self) -> None:
-        """Wait until no delivered message is unfinished, then commit.
+    async def wait_empty(self, timeout: float | None = None) -> bool:
+        """Commit, wait until what is delivered now is finished, then commit it.
 
-        Messages that are still in the buffers have to be consumed for that.
-        Use :func:`trio.move_on_after` for a deadline; cancelling changes nothing.
+        Messages that are delivered meanwhile are not waited for, nor those that
+        their loop or stream left behind.  What lies in a buffer has to be
+        consumed for this to end: not while flow is stopped.  Every few seconds
+        the log names what is still held, for how long, and by which task.
+
+        Args:
+            timeout: Seconds after which to give up; None waits for ever.
+
+        Returns:
+            True if everything was finished.  False if the time was over: what
+            is finished is committed, the rest stays as it is.
 
         Raises:
             CommitFailedError: As for :meth:`commit`.
+
+        Cancelling it changes nothing.
         """
         await trio.lowlevel.checkpoint()
-        for assignment in self._partitions:
-            await assignment.wait_settled()
-        await self.commit()
+        with self._diagnostics._doing(Activity.WAIT_EMPTY):
+            await self.commit()
+            empty = await wait_finished(self._partitions, timeout)
+            await self.commit_and_end_transactions()
+        return empty
 
     # -- flow ------------------------------------------------------------------------
-
-    @property
-    def flow_active(self) -> bool:
-        """False between :meth:`stop_flow` and :meth:`resume_flow`."""
-        return self._flow.active
-
-    @property
-    def can_resume_flow(self) -> FlowEvent:
-        """Set while messages are handed out."""
-        return self._flow.flowing
-
-    @property
-    def suspend_flow(self) -> FlowEvent:
-        """Set while flow is stopped."""
-        return self._flow.suspended
-
-    @property
-    def not_waiting_next_records(self) -> FlowEvent:
-        """Set while flow is stopped and no record is on its way from the broker."""
-        return self._flow.not_fetching
 
     def stop_flow(self) -> None:
         """Hand out nothing more and fetch nothing more, until :meth:`resume_flow`.
@@ -485,69 +384,15 @@ class Consumer:
         """
         return self._positions.assigned(tp).partition_scope()
 
-    # -- what is known -----------------------------------------------------------------
+    # -- the watchdog -----------------------------------------------------------------
 
-    @property
-    def assignment(self) -> frozenset[TopicPartition]:
-        """The partitions that this member has now."""
-        return frozenset(a.tp for a in self._partitions if a.is_open)
+    async def verify_all_partitions_active(self) -> None:
+        """Look whether every partition makes progress, as the watchdog does by itself.
 
-    @property
-    def generation(self) -> int:
-        """The group's generation at the last assignment, -1 before the first."""
-        return self._rebalancer.generation
-
-    @property
-    def diag(self) -> Diagnostics:
-        """What it is doing at this moment: ``consumer.diag.flags``."""
-        return self._diagnostics
-
-    @property
-    def group_metadata(self) -> GroupMetadata:
-        """The membership of this consumer in its group now."""
-        return self._session.group_metadata()
-
-    def position(self, tp: TopicPartition) -> int | None:
-        """Offset after the last message given to the streams, None before the first.
-
-        Raises:
-            ConfigurationError: The partition is not assigned to this member.
+        It logs and calls ``on_livelock`` for what has not moved for
+        ``commit_livelock_soft_timeout``.  Cancelling it is harmless.
         """
-        return self._positions.assigned(tp).ledger.position
-
-    async def committed(
-        self, tps: Iterable[TopicPartition] | None = None
-    ) -> dict[TopicPartition, OffsetAndMetadata | None]:
-        """Ask the broker for the committed offsets of the group.
-
-        Args:
-            tps: Which partitions; None for those assigned.
-
-        Raises:
-            TransportError: The broker did not answer in time.
-        """
-        return await self._positions.committed(self.assignment if tps is None else tps)
-
-    async def beginning_offsets(self, tps: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        """Ask the broker for the first offset in each partition."""
-        return await self._positions.beginning_offsets(tps)
-
-    async def end_offsets(self, tps: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        """Ask the broker for the end of each partition (last stable offset if committed only)."""
-        return await self._positions.end_offsets(tps)
-
-    def statistics(self) -> ConsumerStatistics:
-        """A frozen snapshot of what this consumer is doing."""
-        return ConsumerStatistics(
-            group=self._settings.group,
-            generation=self._rebalancer.generation,
-            rebalances=self._rebalancer.rebalances,
-            commits=self._committer.commits,
-            commit_failures=self._committer.failures,
-            activities=self._diagnostics.flags,
-            partitions={a.tp: of_partition(a, self._partitions.flow) for a in self._partitions},
-            streams=tuple(of_stream(stream) for stream in self._partitions.streams),
-        )
+        await self._watchdog.look()
 
     # -- what the group does -------------------------------------------------------------
 

@@ -93,6 +93,16 @@ class Chunk:
             None if decode is None else lambda _: decode(index),
         )
 
+    def enter(self, index: int) -> None:
+        """A task begins to work on one record."""
+        if self.entries is not None:
+            self.stream._entered[self.entries, index] = trio.lowlevel.current_task().name
+
+    def leave(self, index: int) -> None:
+        """It has ended."""
+        if self.entries is not None:
+            self.stream._entered.pop((self.entries, index), None)
+
     def is_tracked(self, index: int) -> bool:
         """Whether an acknowledgement of one record would count."""
         return self.entries is not None and self.entries.can_finish(index, self.bit)
@@ -226,6 +236,7 @@ class Message:
         return chunk.assignment.message_scope(chunk.ledger, partial(chunk.forfeit, self._index))
 
     async def __aenter__(self) -> Message:
+        self._chunk.enter(self._index)
         return self
 
     async def __aexit__(
@@ -234,6 +245,7 @@ class Message:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._chunk.leave(self._index)
         if exc_type is None:
             self.ack()
 

@@ -32,6 +32,7 @@ from .positions import Positions
 from .rebalance import RebalanceCallback, Rebalancer
 from .settings import ConsumerSettings
 from .subscription import Subscription
+from .watchdog import LivelockHook, Watchdog
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -65,6 +66,7 @@ async def open_consumer(
     commit_interval: float = 2.8,
     commit_every: int | None = None,
     commit_timeout: float = 5.0,
+    commit_livelock_soft_timeout: float = 300.0,
     drain_timeout: float = 30.0,
     connect_timeout: float = 10.0,
     auto_offset_reset: Literal["earliest", "latest", "none"] = "earliest",
@@ -76,6 +78,7 @@ async def open_consumer(
     on_partitions_assigned: RebalanceCallback | None = None,
     on_partitions_revoked: RebalanceCallback | None = None,
     on_partitions_lost: RebalanceCallback | None = None,
+    on_livelock: LivelockHook | None = None,
     client_options: Mapping[str, Any] | None = None,
 ) -> AsyncGenerator[Consumer, None]:
     """Join a consumer group and consume inside the block.
@@ -95,6 +98,8 @@ async def open_consumer(
         commit_interval: Seconds between commits (Faust's default).
         commit_every: Commit after so many acknowledgements, too.
         commit_timeout: Seconds to wait for the broker's answer to a commit.
+        commit_livelock_soft_timeout: Seconds without progress after which a
+            partition is called stuck (Faust's default): see ``on_livelock``.
         drain_timeout: Seconds to wait for messages in hand when partitions are
             revoked and at the end; on revocation never more than about a third
             of the client's rebalance timeout (``max_poll_interval_ms``).
@@ -122,6 +127,11 @@ async def open_consumer(
         on_partitions_revoked: Called after the last commit for these
             partitions, before another member gets them.
         on_partitions_lost: Called when partitions went without a hand-over.
+        on_livelock: Called with a :class:`Livelock`, once an episode, when a
+            partition makes no progress: messages wait at the broker and do not
+            arrive, a message is not finished, what is finished is not
+            committed.  Plain or async; the log has a warning in any case.  What
+            it raises stops the consumer.
         client_options: Options for the client, under its own names: TLS, SASL,
             ``session_timeout_ms``, ``group_instance_id``,
             ``partition_assignment_strategy`` and so on.
@@ -150,6 +160,10 @@ async def open_consumer(
         raise ConfigurationError("a callback needs topics: open_consumer(..., topics=[...])")
     if max_buffered < 1:
         raise ConfigurationError(f"max_buffered must be at least 1, not {max_buffered}")
+    if not commit_livelock_soft_timeout > 0:
+        raise ConfigurationError(
+            f"commit_livelock_soft_timeout must be positive, not {commit_livelock_soft_timeout}"
+        )
     for name, seconds in (("commit_timeout", commit_timeout), ("drain_timeout", drain_timeout)):
         if seconds < 0:
             raise ConfigurationError(f"{name} must not be negative, not {seconds}")
@@ -205,6 +219,15 @@ async def open_consumer(
             subscription = Subscription(session, partitions, topics)
             transit = Transit()
             flow = FlowGate(session, partitions, transit, diagnostics)
+            watchdog = Watchdog(
+                session,
+                partitions,
+                flow,
+                diagnostics,
+                timeout=commit_livelock_soft_timeout,
+                commit_interval=commit_interval,
+                hook=on_livelock,
+            )
             listener.consumer = consumer = Consumer(
                 settings,
                 transport=address,
@@ -222,11 +245,12 @@ async def open_consumer(
                     auto_offset_reset=auto_offset_reset,
                 ),
                 diagnostics=diagnostics,
+                watchdog=watchdog,
             )
             send, receive = trio.open_memory_channel[list[Parcel]](0)
             conductor = Conductor(partitions, receive, settings.scheduler, transit)
             fetcher = Fetcher(session, partitions, send, transit, settings.randomly_assigned_topics)
-            for task in (conductor, fetcher, committer, subscription, flow):
+            for task in (conductor, fetcher, committer, subscription, flow, watchdog):
                 nursery.start_soon(_run, task.run, consumer)
             if callback is not None:
                 nursery.start_soon(feed, consumer, consumer.stream(ack="manual"), callback)

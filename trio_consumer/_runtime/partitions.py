@@ -120,8 +120,12 @@ class Assignment:
     async def wait_settled(self) -> None:
         """Wait until no message of this partition is in anybody's hand."""
         while self.ledger.in_hand:
-            self.ledger.on_settled = self._settled.unpark_all
-            await self._settled.park()
+            await self.wait_progress()
+
+    async def wait_progress(self) -> None:
+        """Wait until a batch has been finished, or the account has ended."""
+        self.ledger.on_settled = self._settled.unpark_all
+        await self._settled.park()
 
     def partition_scope(self) -> AbstractContextManager[trio.CancelScope]:
         """A scope that is cancelled when this assignment ends."""

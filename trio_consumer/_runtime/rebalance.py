@@ -23,6 +23,7 @@ from .._types import TopicPartition
 from ..transports.base import Session
 from .committer import Committer
 from .diagnostics import Activity, Diagnostics
+from .holding import Whereabouts, held_messages
 from .partitions import Assignment, Partitions
 
 __all__ = ["RebalanceCallback", "Rebalancer", "wait_settled"]
@@ -132,14 +133,16 @@ async def wait_settled(assignments: list[Assignment], deadline: float) -> bool:
             await assignment.wait_settled()
         return True
     for assignment in assignments:
-        ledger = assignment.ledger
-        if ledger.in_hand:
+        in_hand = [h for h in held_messages([assignment]) if h.whereabouts is Whereabouts.HAND]
+        if in_hand:
+            tasks = " or ".join(sorted({task for held in in_hand for task in held.tasks}))
             logger.warning(
-                "%s goes with %d messages in hand, the oldest at offset %s: they are not"
+                "%s goes with %d messages in hand%s, the oldest at offset %s: they are not"
                 " committed and will be delivered again",
                 assignment.tp,
-                ledger.in_hand,
-                ledger.oldest_unfinished,
+                sum(held.count for held in in_hand),
+                f" of {tasks}" if tasks else "",
+                in_hand[0].oldest,
             )
     return False
 

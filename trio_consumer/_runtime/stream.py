@@ -20,6 +20,7 @@ from contextlib import suppress
 from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from weakref import WeakSet
 
 import trio
 
@@ -28,14 +29,15 @@ from .._core.subscription import TopicPattern
 from .._errors import ConfigurationError, DeserializationError
 from .._types import AckMode, TopicPartition
 from .decoding import Deserializers
-from .message import Chunk, Message, MessageBatch, Segment
+from .iterators import BatchIterator, MessageIterator, abandon
+from .message import Chunk, Message, Segment
 
 if TYPE_CHECKING:
     from .._core.delivered_batch import DeliveredBatch
     from .consumer import Consumer
     from .partitions import Assignment
 
-__all__ = ["BatchIterator", "DecodeErrorHandler", "MessageIterator", "Stream"]
+__all__ = ["DecodeErrorHandler", "Stream"]
 
 logger = logging.getLogger("trio_consumer.stream")
 
@@ -104,6 +106,10 @@ class Stream:
         self._buffer: deque[Chunk] = deque()
         self._buffered = 0
         self._arrived = trio.lowlevel.ParkingLot()
+        # For people who ask what holds a commit back: the loops over this stream,
+        # and the tasks inside of an ``async with message``.
+        self._iterators: WeakSet[MessageIterator | BatchIterator] = WeakSet()
+        self._entered: dict[tuple[DeliveredBatch, int], str] = {}
         # The chunk in front, the next index to hand out of it, and the index at
         # which the fast path of an iterator has to stop and look around.
         self._chunk: Chunk | None = None
@@ -228,6 +234,29 @@ class Stream:
         self._buffer = kept
         if self._pressure.update(self.buffered):
             self._consumer._pressure_changed(self)
+
+    # -- who has what -------------------------------------------------------------
+
+    def has_buffered(self, entries: DeliveredBatch, index: int) -> bool:
+        """Whether a record has not been handed out yet."""
+        chunk = self._chunk
+        if chunk is not None and chunk.entries is entries and index >= self._next:
+            return True
+        return any(chunk.entries is entries for chunk in self._buffer)
+
+    def holders(self, entries: DeliveredBatch, index: int) -> tuple[str, ...]:
+        """Names of the tasks that have a record in hand, as far as can be told.
+
+        Exact for automatic acknowledgement and inside of ``async with message``;
+        otherwise the tasks that loop over this stream, one of which took it.
+        """
+        entered = self._entered.get((entries, index))
+        if entered is not None:
+            return (entered,)
+        iterators = list(self._iterators)
+        if self.ack_mode is AckMode.AUTO:
+            iterators = [it for it in iterators if it.holds(entries, index)]
+        return tuple(sorted({it.task_name for it in iterators} - {""}))
 
     # -- what iterators do -------------------------------------------------------
 
@@ -369,7 +398,7 @@ class Stream:
         """
         policy = self.on_decode_error
         if not isinstance(error, DeserializationError) or policy == "raise":
-            _abandon([(chunk, index, index + 1)])
+            abandon([(chunk, index, index + 1)])
             return False
         try:
             if callable(policy):
@@ -377,7 +406,7 @@ class Stream:
             else:
                 self._log_skipped(error)
         except BaseException:
-            _abandon([(chunk, index, index + 1)])
+            abandon([(chunk, index, index + 1)])
             raise
         chunk.finish(index)
         return True
@@ -413,7 +442,7 @@ class Stream:
                 message = chunk.message(index)
             except BaseException as exc:
                 if not isinstance(exc, DeserializationError):
-                    _abandon(segments)
+                    abandon(segments)
                 elif messages and self.on_decode_error != "skip":
                     break  # next time, when these are not in hand
                 self._next = index + 1
@@ -449,114 +478,3 @@ class Stream:
 
 
 GiveBack = Callable[["DeliveredBatch", int, int, int], None]
-
-
-def _abandon(segments: list[Segment]) -> None:
-    for chunk, start, stop in segments:
-        if chunk.entries is not None:
-            for index in range(start, stop):
-                chunk.entries.abandon(index, chunk.bit, again=False)
-
-
-class MessageIterator:
-    """One ``async for`` over a stream; holds at most one message in hand."""
-
-    __slots__ = ("_automatic", "_held", "_index", "_stream")
-
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
-        self._automatic = stream.ack_mode is AckMode.AUTO
-        self._held: Chunk | None = None
-        self._index = 0
-
-    def __aiter__(self) -> MessageIterator:
-        return self
-
-    async def __anext__(self) -> Message:
-        """Finish the message in hand (``ack="auto"``) and wait for the next one.
-
-        Cancelling it takes no message; the one before stays finished.  If it is
-        cancelled while an ``on_decode_error`` function runs, the message that
-        the function was called for stays unfinished.
-        """
-        held = self._held
-        if held is not None:
-            self._held = None
-            held.entries.finish(self._index, held.bit)  # type: ignore[union-attr]  # AUTO has entries
-        stream = self._stream
-        while True:
-            index = stream._next
-            if index >= stream._limit:
-                index = await stream._advance()
-            stream._next = index + 1
-            chunk: Chunk = stream._chunk  # type: ignore[assignment]  # _advance() saw to it
-            if chunk.decode is None:
-                message = Message()
-                message._record = chunk.records[index]
-                message._chunk = chunk
-                message._index = index
-                break
-            try:
-                message = chunk.message(index)
-                break
-            except BaseException as exc:
-                if not await stream._handled(exc, chunk, index):
-                    raise
-        if self._automatic:
-            self._held = chunk
-            self._index = index
-        return message
-
-    def __del__(self) -> None:
-        # The loop was left with a message in hand, so nothing will come back
-        # for it: a drain need not wait.  It stays unfinished.  Finalizers may
-        # run in any thread and in the middle of anything, hence later.
-        if self._held is not None:
-            segment = (self._held, self._index, self._index + 1)
-            self._stream.call_soon(_abandon, [segment])
-
-
-class BatchIterator:
-    """One ``async for`` over the batches of a stream."""
-
-    __slots__ = ("_automatic", "_held", "_max_size", "_max_wait", "_stream")
-
-    def __init__(self, stream: Stream, max_size: int, max_wait: float) -> None:
-        self._stream = stream
-        self._max_size = max_size
-        self._max_wait = max_wait
-        self._automatic = stream.ack_mode is AckMode.AUTO
-        self._held: list[Segment] = []
-
-    def __aiter__(self) -> BatchIterator:
-        return self
-
-    async def __anext__(self) -> MessageBatch:
-        """Finish the batch in hand (``ack="auto"``) and wait for the next one.
-
-        Cancelling it takes no message; the batch before stays finished.
-        """
-        for chunk, start, stop in self._held:
-            if chunk.entries is not None:
-                chunk.entries.finish_range(start, stop, chunk.bit)
-        self._held = []
-        stream = self._stream
-        messages: list[Message] | None = None
-        while True:
-            await stream._advance()
-            if self._max_wait and stream.buffered < self._max_size:
-                await stream._wait_for_fill(self._max_size, self._max_wait)
-                await stream._advance()
-            if not stream.decodes_ahead:
-                segments = stream._take(self._max_size)
-                break
-            segments, messages = await stream._take_decoded(self._max_size)
-            if messages:
-                break
-        if self._automatic:
-            self._held = segments
-        return MessageBatch(segments, messages)
-
-    def __del__(self) -> None:
-        if self._held:
-            self._stream.call_soon(_abandon, self._held)
