@@ -12,7 +12,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from .rule import Bounds, Ideal, ideal, ranges
-from .schedules import HandOver, Schedule, StopFlow, WaitForStoppedFlow
+from .schedules import HandOver, Pause, Schedule, StopFlow, WaitForStoppedFlow
 
 __all__ = ["BOUND", "QUIET", "Observed", "Outcome", "Verdict", "judge", "right"]
 
@@ -36,6 +36,7 @@ class Outcome(enum.Enum):
     DOES_NOT_WAIT = "does not wait"
     NO_ALARM = "no alarm"
     FALSE_ALARM = "false alarm"
+    FAILS = "fails"
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,6 @@ class Verdict:
 
     outcome: Outcome
     seen: str
-
-    def __str__(self) -> str:
-        if self.outcome is Outcome.RIGHT:
-            return f"right: {self.seen}"
-        return f"**{self.outcome.value}**: {self.seen}"
 
 
 class Observed:
@@ -125,11 +121,13 @@ def right(schedule: Schedule) -> str:
         parts.append("hands over in time")
     elif any(isinstance(step, WaitForStoppedFlow) for step in schedule.steps):
         parts.append("nothing is fetched after the return")
-    elif any(isinstance(step, StopFlow) for step in schedule.steps):
-        parts.append("each message comes once")
+    elif any(isinstance(step, (Pause, StopFlow)) for step in schedule.steps):
+        parts.append("each comes once")
     if any(count > 1 for count in wanted.delivered.values()):
         again = [offset for (_, offset), count in wanted.delivered.items() if count > 1]
-        parts.append(f"{ranges(again)} comes again" if len(again) == 1 else f"{ranges(again)} come again")
+        parts.append(
+            f"{ranges(again)} comes again" if len(again) == 1 else f"{ranges(again)} come again"
+        )
     if wanted.alarm is not None:
         parts.append("an alarm" if wanted.alarm else "no alarm")
     return ", ".join(parts)
@@ -148,8 +146,6 @@ def judge(observed: Observed) -> Verdict:
     dropped = _missing(wanted, observed)
     if observed.hung:
         return Verdict(Outcome.HANGS, f"{observed.hung[0]} has not returned after {BOUND:.0f} s")
-    if observed.fetched_while_stopped:
-        return Verdict(Outcome.DOES_NOT_WAIT, "a record is fetched after the return")
     if wanted.alarm is not None and bool(observed.alarms) != wanted.alarm:
         if wanted.alarm:
             return Verdict(Outcome.NO_ALARM, "nothing is logged in 20 minutes")
@@ -159,6 +155,8 @@ def judge(observed: Observed) -> Verdict:
         return Verdict(Outcome.DOUBLES, f"{ranges(n for _, n in twice)} come too often")
     if dropped:
         return Verdict(Outcome.STALLS, f"{ranges(n for _, n in dropped)} never come")
+    if observed.fetched_while_stopped:
+        return Verdict(Outcome.DOES_NOT_WAIT, "a record is fetched after the return")
     return _commits(schedule, wanted, observed)
 
 

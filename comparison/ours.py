@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, ClassVar
 
 import trio
@@ -226,10 +226,8 @@ class _Side:
                     scope.cancel()
 
     async def commit(self, topics: tuple[str, ...] | None = None) -> None:
-        try:
+        with suppress(CommitFailedError):
             await self.consumer.commit(topics)
-        except CommitFailedError:
-            pass
 
     async def step(self, step: Step) -> None:
         match step:

@@ -170,7 +170,8 @@ class _Walk:
                 self.records["t"] += range(self.end("t"), self.end("t") + count)
             case Watch():
                 self.ideal.alarm = not all(
-                    self.finished(topic, n) for topic, offsets in self.records.items()
+                    self.finished(topic, n)
+                    for topic, offsets in self.records.items()
                     for n in offsets
                 )
             case Pause() | Resume() | StopFlow() | ResumeFlow() | WaitForStoppedFlow() | Wait():

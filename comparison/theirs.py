@@ -25,8 +25,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-import aiokafka
 import faust
+import faust.sensors.monitor
 import faust.transport.consumer
 from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.errors import CommitFailedError
@@ -180,6 +180,8 @@ class LogClient:
         offset = self.end(T)
         self.records[T].append(self._record(self._schedule, "t", offset))
         self.observed.produce("t", offset)
+        # aiokafka fetches in the background, whether or not anybody asks for records.
+        self._subscription.subscription.assignment.state_value(T).highwater = offset + 1
 
     def end(self, tp: TP) -> int:
         """The next offset to be written."""
@@ -329,8 +331,10 @@ class _Program:
         loop = asyncio.get_running_loop()
         if self.agent is not None:
             self.last = loop.time()
-            while loop.time() < self.last + QUIET:
-                await asyncio.sleep(1)
+            while (left := self.last + QUIET - loop.time()) > 0:
+                await asyncio.sleep(left)
+            # The iterator of an agent that has failed may live on in a traceback.
+            gc.collect()
             return
         while count is None or count > 0:
             event = await self.take()
@@ -349,7 +353,9 @@ class _Program:
                 self.may_fail = False
                 if self.reader.failing == "raise":
                     raise BreakOffError
-                self.agent.cancel()
+                task = asyncio.current_task()
+                assert task is not None
+                task.cancel()
             await asyncio.sleep(0)
             self.side.observed.do(self.number, offset)
 
@@ -371,6 +377,7 @@ class _Side:
         )
         app.transport = InlineTransport(app.conf.broker_consumer, app)
         app.producer = NoProducer()
+        app.sensors.add(app.monitor)
         self.app: Any = app
         self.consumer: Any = app.consumer
         self.consumer._thread._consumer = self.client
@@ -390,19 +397,10 @@ class _Side:
         await recovery.completed.wait()
 
     async def start(self) -> None:
-        keep = []
-        while True:
-            self.make_app()
-            self.programs = [
-                _Program(self, number, reader)
-                for number, reader in enumerate(self.schedule.readers)
-            ]
-            # A conductor hands a message to its channels in the order of a set.  Where
-            # it matters, the first reader is to be the first: both orders happen.
-            order = [program.topic for program in self.programs]
-            if not self.schedule.not_json or list({*order}) == order:
-                break
-            keep.append(order)
+        self.make_app()
+        self.programs = [
+            _Program(self, number, reader) for number, reader in enumerate(self.schedule.readers)
+        ]
         for program in self.programs:
             await program.start()
         await self.join()
@@ -427,9 +425,7 @@ class _Side:
     async def step(self, step: Step) -> None:
         match step:
             case Background(work):
-                self.tasks.append(
-                    asyncio.create_task(self.programs[work.reader].work(work.count))
-                )
+                self.tasks.append(asyncio.create_task(self.programs[work.reader].work(work.count)))
                 await asyncio.sleep(1)
             case Take(count, number):
                 for _ in range(count):
@@ -457,9 +453,7 @@ class _Side:
                 self.client.flow_is_stopped = False
                 self.consumer.resume_flow()
             case WaitForStoppedFlow():
-                await self.bounded(
-                    "wait_for_stopped_flow()", self.consumer.wait_for_stopped_flow()
-                )
+                await self.bounded("wait_for_stopped_flow()", self.consumer.wait_for_stopped_flow())
                 self.client.flow_is_stopped = True
             case Seek(offset):
                 self.observed.seek("t", offset)
@@ -513,8 +507,9 @@ class _Alarms(logging.Handler):
         self.observed = observed
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep its first line."""
-        self.observed.alarms.append(record.getMessage().strip().partition("\n")[0])
+        """Keep its first line, without the name of the service."""
+        line = record.getMessage().strip().partition("\n")[0]
+        self.observed.alarms.append(line.partition("]: ")[2] or line)
 
 
 def run(schedule: Schedule) -> Observed:
@@ -523,13 +518,16 @@ def run(schedule: Schedule) -> Observed:
     observed = Observed(schedule)
 
     async def main() -> None:
-        await _Side(schedule, observed).main()
+        side = _Side(schedule, observed)
+        await side.main()
+        # What hangs there may take no notice of being cancelled (wait_empty does not).
+        side.consumer._stopped.set()
 
     # Faust collects garbage each second while it waits for messages; what is
     # there already need not be looked through six hundred times.
     gc.collect()
     gc.freeze()
-    modules: tuple[Any, ...] = (driver, faust.transport.consumer)
+    modules: tuple[Any, ...] = (driver, faust.transport.consumer, faust.sensors.monitor)
     clocks = [module.monotonic for module in modules]
     asyncio.set_event_loop(loop)
     try:
@@ -542,7 +540,7 @@ def run(schedule: Schedule) -> Observed:
         for task in asyncio.all_tasks(loop):
             task.cancel()
         with contextlib.suppress(asyncio.CancelledError, RuntimeError):
-            loop.run_until_complete(asyncio.sleep(0.1))
+            loop.run_until_complete(asyncio.sleep(QUIET))
         asyncio.set_event_loop(None)
         loop.close()
         gc.unfreeze()
