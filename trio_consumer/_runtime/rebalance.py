@@ -92,10 +92,11 @@ class Rebalancer:
         started = trio.current_time()
         safe = self._session.rebalance_timeout * SAFE_SHARE
         going = self._partitions.withdraw(tps)
-        await wait_settled(going, started + min(self._drain_timeout, safe / 2))
+        drained_by = started + min(self._drain_timeout, safe / 2)
+        await wait_settled(going, drained_by)
         self._partitions.end_drain(going)
         try:
-            await self._committer.last_commit(going, started + safe)
+            await self._committer.last_commit(going, started + safe, drained_by=drained_by)
         except CommitFailedError as exc:
             logger.warning(
                 "the commit before giving up %s failed, their next owner gets what was finished"
@@ -113,6 +114,7 @@ class Rebalancer:
 
     async def lost(self, tps: frozenset[TopicPartition]) -> None:
         """Give up partitions that others own already."""
+        self._committer.doom_transaction(f"this member has lost {_names(tps)}")
         going = self._partitions.withdraw(tps)
         self._partitions.close(going)
         logger.warning(

@@ -77,7 +77,7 @@ class Fetcher:
             held = self._held[tp]
             held.ready = True
             log = self._cluster.find_log(tp)
-            if held.position is None and log is not None:
+            if held.position is None and log is not None and self._is_stable(tp):
                 # Left to the next poll, which is the one that raises.
                 with suppress(OffsetOutOfRangeError):
                     held.position = self._initial_position(tp, None, log)
@@ -146,6 +146,8 @@ class Fetcher:
         if log is None:
             return None
         position = held.position
+        if position is None and not self._is_stable(held.tp):
+            return None
         if position is None or not log.start <= position <= log.end:
             position = held.position = self._initial_position(held.tp, position, log)
         found = log.read(position, budget, committed_only=self._committed_only)
@@ -190,6 +192,11 @@ class Fetcher:
             f"cannot read {tp} at offset {position}: the log has {log.start} to {log.end}"
             f" and auto_offset_reset is 'none'. Seek, or choose 'earliest' or 'latest'",
         )
+
+    def _is_stable(self, tp: TopicPartition) -> bool:
+        """Whether no transaction is about to move the committed offset (KIP-447)."""
+        pending = self._cluster.group(self._settings.group).pending
+        return not (self._committed_only and pending.get(tp))
 
     def _committed(self, tp: TopicPartition) -> OffsetAndMetadata | None:
         return self._cluster.group(self._settings.group).offsets.get(tp)

@@ -71,6 +71,8 @@ class Group:
         self.leader: str | None = None
         self.members: dict[str, Member] = {}
         self.offsets: dict[TopicPartition, OffsetAndMetadata] = {}
+        # Offsets that a transaction is about to move, and by which.
+        self.pending: dict[TopicPartition, set[int]] = {}
         self.history: list[AcceptedCommit] = []
         self.assigned_from: dict[str, int] = {}
         self._new_member_id = new_member_id

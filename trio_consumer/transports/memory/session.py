@@ -40,6 +40,9 @@ __all__ = ["MemorySession", "open_session"]
 
 T = TypeVar("T")
 
+UNSTABLE_RETRY = 0.1
+"""Seconds until offsets are asked for again that a transaction holds; kafka-python's."""
+
 Offsets = dict[TopicPartition, OffsetAndMetadata]
 
 # Faults that are answers of the coordinator.
@@ -256,12 +259,25 @@ class MemorySession:
         Raises:
             TransportError: No answer within ``commit_timeout`` (retriable).
         """
+        stable_only = self._settings.isolation_level == "read_committed"
 
-        def look() -> dict[TopicPartition, OffsetAndMetadata | None]:
-            offsets = self._cluster.group(self._settings.group).offsets
-            return {tp: offsets.get(tp) for tp in tps}
+        def look() -> dict[TopicPartition, OffsetAndMetadata | None] | None:
+            group = self._cluster.group(self._settings.group)
+            if stable_only and any(group.pending.get(tp) for tp in tps):
+                return None
+            return {tp: group.offsets.get(tp) for tp in tps}
 
-        return await self._ask("read the committed offsets", look)
+        what = "read the committed offsets"
+        with trio.move_on_after(self._settings.commit_timeout):
+            while True:
+                found = await self._ask(what, look)
+                if found is not None:
+                    return found
+                # A transaction is about to move one: ask again, as Kafka's clients do.
+                await trio.sleep(UNSTABLE_RETRY)
+        raise TransportError(
+            f"cannot {what}: a transaction that is open holds them; try again", retriable=True
+        )
 
     async def beginning_offsets(self, tps: Collection[TopicPartition]) -> dict[TopicPartition, int]:
         """The first offset available in each partition.
