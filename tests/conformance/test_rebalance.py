@@ -12,7 +12,7 @@ import trio
 from trio_consumer import TP, Consumer, Message, Stream
 
 from .backends import Backend, new_group
-from .test_delivery import numbered, take
+from .support import numbered, take
 
 STRATEGIES = ["range", "cooperative-sticky"]
 
