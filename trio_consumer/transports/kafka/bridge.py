@@ -114,21 +114,23 @@ class RebalanceBridge:
         self._asked.unpark_all()
 
     async def run(self) -> None:
-        """Answer one question after another."""
+        """Answer one question after another.
+
+        One that fails, or is cancelled, stays open until :meth:`close`: the client
+        would go on as if the listener had done its part.
+        """
         while True:
             while not self._questions:
                 await self._asked.park()
             kind, tps, answer = self._questions.popleft()
-            try:
-                if kind == "revoked":
-                    await self._listener.revoked(tps)
-                elif kind == "lost":
-                    await self._listener.lost(tps)
-                else:
-                    self._assigned(tps)
-                    await self._listener.assigned(tps, self._client.group_metadata().generation_id)
-            finally:
-                self._resolve(answer)
+            if kind == "revoked":
+                await self._listener.revoked(tps)
+            elif kind == "lost":
+                await self._listener.lost(tps)
+            else:
+                self._assigned(tps)
+                await self._listener.assigned(tps, self._client.group_metadata().generation_id)
+            self._resolve(answer)
 
     def _resolve(self, answer: Any) -> None:
         with self._lock:

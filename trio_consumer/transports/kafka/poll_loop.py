@@ -160,7 +160,8 @@ class PollLoop:
         else:
             self._choke(False)
             batches = self._poll(round(STEP * 1000))
-        if batches:
+        # Stopped in the middle of a poll: nobody answered for what came with it.
+        if batches and not self._stopping:
             self.polled.append(batches)
             self._deliver()
 

@@ -63,14 +63,23 @@ class KafkaSession:
     async def run(self) -> None:
         """Poll and pass rebalances on until :meth:`stop`."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._bridge.run)
+            nursery.start_soon(self._answer_group)
             await trio.to_thread.run_sync(self._loop.run, limiter=self._poll_limiter)
             nursery.cancel_scope.cancel()
 
+    async def _answer_group(self) -> None:
+        try:
+            await self._bridge.run()
+        except Exception:
+            # The threads wait for an answer, and this nursery for the threads.
+            self.stop()
+            raise
+
     def stop(self) -> None:
         """Let the polling thread end; a rebalance that waits for us goes on."""
-        self._bridge.close()
+        # In this order: a rebalance that goes on would bring records at once.
         self._loop.stop()
+        self._bridge.close()
 
     def _wake_from_thread(self) -> None:
         try:
