@@ -220,7 +220,8 @@ class PollLoop:
             poison = internals.release_poison(client)
             if self._stopping:
                 return []
-            if poison is None and is_passing(exc):
+            # What is half read then has nothing to do with it, and is read again.
+            if is_passing(exc):
                 if not self._troubled:
                     self._troubled = True
                     logger.warning(
