@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import trio
 
 from trio_consumer import TP, Message, Stream
@@ -28,3 +30,10 @@ async def until_committed(backend: Backend, group: str, tp: TP, offset: int) -> 
     with trio.fail_after(30):
         while await backend.committed(group, tp) != offset:
             await trio.sleep(0.05)
+
+
+async def wait_for(condition: Callable[[], bool]) -> None:
+    """Wait until something holds, with more patience than it should take."""
+    with trio.fail_after(40):
+        while not condition():
+            await trio.sleep(0.02)

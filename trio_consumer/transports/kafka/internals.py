@@ -28,6 +28,9 @@ __all__ = [
     "check",
     "fetch_committed",
     "forget_positions",
+    "given_up",
+    "hold_joins",
+    "is_fenced",
     "positions",
     "read_large_pieces",
     "refresh_metadata",
@@ -60,7 +63,10 @@ def check(consumer: KafkaConsumer) -> None:
         (Fetcher.PartitionRecords, ("drain", "__bool__")),
         (getattr(consumer, "_net", None), ("call_soon_threadsafe", "run")),
         (getattr(consumer, "_cluster", None), ("request_update",)),
-        (getattr(consumer, "_coordinator", None), ("fetch_committed_offsets",)),
+        (
+            getattr(consumer, "_coordinator", None),
+            ("fetch_committed_offsets", "need_rejoin", "rejoining", "stable", "_heartbeat_enabled"),
+        ),
         (
             getattr(consumer, "_subscription", None),
             ("assignment", "assign_from_subscribed", "partitions_auto_assigned"),
@@ -122,6 +128,50 @@ def forget_positions(consumer: KafkaConsumer, revoked: Iterable[TopicPartition])
     kept = [tp for tp in subscription.assigned_partitions() if tp not in gone]
     if subscription.partitions_auto_assigned():
         subscription.assign_from_subscribed(kept)
+
+
+def given_up(consumer: KafkaConsumer, revoked: Iterable[TopicPartition]) -> bool:
+    """Whether revoked partitions have left the client's assignment already.
+
+    That is so when a cooperative join has ended: they go with the next join.
+    """
+    assignment = consumer._subscription.assignment
+    return not any(tp in assignment for tp in revoked)
+
+
+def hold_joins(consumer: KafkaConsumer, until: Any) -> None:
+    """Have the client poll on instead of joining, until a future is resolved.
+
+    While a cooperative member hands some partitions over, its listener would keep
+    ``poll`` from fetching the others (3.0.12; Java's client blocks, too).  If the
+    listener returns at once and the next join waits instead, they go on, with
+    heartbeats, and nobody gets the partitions before that join.  Call it in the
+    IO thread.
+    """
+    coordinator = consumer._coordinator
+    held = coordinator.__dict__.get("_trio_consumer_holds")
+    if held is None:
+        held = coordinator._trio_consumer_holds = set()
+        need_rejoin = coordinator.need_rejoin
+        coordinator.need_rejoin = lambda: not held and need_rejoin()
+    held.add(until)
+    until.add_both(lambda _: held.discard(until))
+
+
+def is_fenced(consumer: KafkaConsumer) -> bool:
+    """Whether another member has taken this one's ``group_instance_id``.
+
+    A heartbeat learns of it and is just not sent any more (3.0.12): a member with
+    nothing to commit would go on reading for ever, beside its successor.  Call it
+    in the polling thread, where no join can end meanwhile.
+    """
+    coordinator = consumer._coordinator
+    return (
+        coordinator.group_instance_id is not None
+        and coordinator.stable()
+        and not coordinator.rejoining
+        and not coordinator._heartbeat_enabled
+    )
 
 
 def refresh_metadata(consumer: KafkaConsumer, timeout_ms: int) -> None:

@@ -230,6 +230,8 @@ class PollLoop:
                 time.sleep(STEP)
                 return []
             raise poll_error(exc, poison) from exc
+        if internals.is_fenced(client):
+            raise poll_error(errors.FencedInstanceIdError(), None)
         if polled:
             self._troubled = False
             return [self._batch(TopicPartition(*tp), records) for tp, records in polled.items()]
