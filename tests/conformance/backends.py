@@ -84,7 +84,12 @@ class MemoryBackend:
         self.broker = MemoryBroker(seed=1, latency=0.001)
 
     def run(self, main: Callable[[], Awaitable[object]]) -> None:
-        trio.run(main, clock=MockClock(autojump_threshold=0))
+        async def limited() -> None:
+            # Heartbeats keep a virtual clock going for ever.
+            with trio.fail_after(3600):
+                await main()
+
+        trio.run(limited, clock=MockClock(autojump_threshold=0))
 
     async def topic(self, partitions: int = 1, prefix: str = "topic") -> str:
         name = f"{prefix}-{next(_serial)}"

@@ -26,7 +26,7 @@ async def take(stream: Stream, count: int) -> list[Message]:
     return messages
 
 
-async def until_committed(backend: Backend, group: str, tp: TP, offset: int) -> None:
+async def until_committed(backend: Backend, group: str, tp: TP, offset: int | None) -> None:
     with trio.fail_after(30):
         while await backend.committed(group, tp) != offset:
             await trio.sleep(0.05)
@@ -34,6 +34,6 @@ async def until_committed(backend: Backend, group: str, tp: TP, offset: int) -> 
 
 async def wait_for(condition: Callable[[], bool]) -> None:
     """Wait until something holds, with more patience than it should take."""
-    with trio.fail_after(40):
+    with trio.fail_after(20):
         while not condition():
             await trio.sleep(0.02)

@@ -91,6 +91,7 @@ class PollLoop:
         self._reported: dict[TopicPartition, int] = {}
         # Replaced, never changed, so that the other thread may read it.
         self._paused: frozenset[TopicPartition] = frozenset()
+        self._topic_ids: dict[str, object] = {}
         self._stale_pauses = False
         self._choked = False
         self._troubled = False
@@ -215,6 +216,13 @@ class PollLoop:
         client = self._client
         internals.release_parked(client)
         try:
+            remade = internals.remade_topics(client, self._topic_ids)
+            if remade:
+                logger.warning(
+                    "%s: deleted and made again, reading begins where the reset policy says",
+                    ", ".join(sorted(remade)),
+                )
+                internals.reset_positions(client, remade)
             polled = client.poll(timeout_ms=timeout_ms)
         except Exception as exc:
             poison = internals.release_poison(client)

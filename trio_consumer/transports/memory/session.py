@@ -7,6 +7,7 @@ the coordinator's answers into the errors of the seam.
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -37,6 +38,8 @@ if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
 
 __all__ = ["MemorySession", "open_session"]
+
+logger = logging.getLogger("trio_consumer.transport")
 
 T = TypeVar("T")
 
@@ -212,14 +215,16 @@ class MemorySession:
             await trio.lowlevel.checkpoint()
             raise
         identity = self.group_metadata()
+        unknown: list[TopicPartition] = []
         with trio.move_on_after(self._settings.commit_timeout):
             travel = await self._link.arrive()
             fault = self._cluster.injector.for_commit(self._link.random)
             error = self._commit_on_broker(wanted, identity, fault)
             if fault in (CommitFault.TIMEOUT, CommitFault.ANSWER_LOST):
                 await trio.sleep_forever()
-            unknown = [tp for tp in wanted if self._cluster.find_log(tp) is None]
-            if unknown and error is None:
+            if error is None:
+                unknown = [tp for tp in wanted if self._cluster.find_log(tp) is None]
+            if unknown:
                 # A client goes on asking for new metadata until its time is up.
                 await trio.sleep_forever()
             await self._link.answer(travel)
@@ -239,6 +244,14 @@ class MemorySession:
                     offsets=wanted,
                     retriable=True,
                 )
+            return
+        if unknown:
+            logger.warning(
+                "%s not committed for the group %r: the broker has no such partition, its topic"
+                " was deleted",
+                _text({tp: wanted[tp] for tp in unknown}),
+                identity.group,
+            )
             return
         raise CommitFailedError(
             f"cannot tell whether {_text(wanted)} was committed for the group"
