@@ -248,6 +248,7 @@ async def open_consumer(
                 on_lost=on_partitions_lost,
             )
             subscription = Subscription(session, partitions, topics)
+            rebalancer.on_rebalanced = subscription.rebalanced
             transit = Transit()
             flow = FlowGate(session, partitions, transit, diagnostics)
             transactions = None

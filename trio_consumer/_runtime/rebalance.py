@@ -74,6 +74,7 @@ class Rebalancer:
         self._on_lost = on_lost
         self.generation = -1
         self.rebalances = 0
+        self.on_rebalanced: Callable[[], object] = lambda: None
 
     async def assigned(self, tps: frozenset[TopicPartition], generation: int) -> None:
         """Begin an assignment of each partition."""
@@ -82,11 +83,13 @@ class Rebalancer:
         with self._diagnostics._doing(Activity.PARTITIONS_ASSIGNED):
             self._partitions.assign(tps)
             await _call(self._on_assigned, tps)
+        self.on_rebalanced()
 
     async def revoked(self, tps: frozenset[TopicPartition]) -> None:
         """Hand partitions over."""
         with self._diagnostics._doing(Activity.PARTITIONS_REVOKED):
             await self._hand_over(tps)
+        self.on_rebalanced()
 
     async def _hand_over(self, tps: frozenset[TopicPartition]) -> None:
         started = trio.current_time()

@@ -206,7 +206,8 @@ class Session(Protocol):
         """Commit exactly these offsets and wait for the broker's answer.
 
         It never outlives the call, even if cancelled: on return nothing is in
-        flight.
+        flight.  A partition that the broker, asked all the while, does not have
+        (its topic was deleted) is left out with a warning.
 
         Raises:
             CommitFailedError: Not committed, or not known to be.

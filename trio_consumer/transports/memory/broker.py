@@ -154,9 +154,14 @@ class MemoryBroker:
         self._cluster.create(name, total)
 
     def delete_topic(self, name: str) -> None:
-        """Delete a topic with its records; groups notice with a heartbeat."""
+        """Delete a topic with its records and what groups committed of it.
+
+        Groups notice with a heartbeat.
+        """
         self._cluster.require_topics([name])
         del self._cluster.topics[name]
+        for group in self._cluster.groups().values():
+            group.forget_topic(name)
 
     def produce(
         self,

@@ -30,6 +30,7 @@ class _Held:
     """One partition of the assignment; the position is None until first needed.
 
     The first batch tells where reading starts, even if there is nothing to read.
+    The log is the one last read from.
     """
 
     tp: TopicPartition
@@ -37,6 +38,7 @@ class _Held:
     paused: bool = False
     ready: bool = False
     reported: bool = False
+    log: PartitionLog | None = None
 
 
 class Fetcher:
@@ -148,6 +150,11 @@ class Fetcher:
         position = held.position
         if position is None and not self._is_stable(held.tp):
             return None
+        made_anew = held.log not in (None, log)
+        held.log = log
+        if position is not None and made_anew:
+            # An offset of the topic that was deleted means nothing in this one.
+            position = held.position = self._reset_position(held.tp, position, log)
         if position is None or not log.start <= position <= log.end:
             position = held.position = self._initial_position(held.tp, position, log)
         found = log.read(position, budget, committed_only=self._committed_only)
@@ -173,6 +180,9 @@ class Fetcher:
                 position = stored.offset
                 if log.start <= position <= log.end:
                     return position
+        return self._reset_position(tp, position, log)
+
+    def _reset_position(self, tp: TopicPartition, position: int | None, log: PartitionLog) -> int:
         policy = self._settings.auto_offset_reset
         if policy == "earliest":
             return log.start

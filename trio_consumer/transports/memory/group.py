@@ -245,6 +245,11 @@ class Group:
         self.offsets.update(offsets)
         self.history.append(AcceptedCommit(now, member_id, generation, dict(offsets)))
 
+    def forget_topic(self, topic: str) -> None:
+        """Drop the offsets of a topic that was deleted."""
+        for tp in [tp for tp in self.offsets if tp.topic == topic]:
+            del self.offsets[tp]
+
     def check(
         self, member_id: str, generation: int, instance_id: str | None = None
     ) -> GroupError | None:

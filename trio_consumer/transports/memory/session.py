@@ -7,6 +7,7 @@ the coordinator's answers into the errors of the seam.
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -37,6 +38,8 @@ if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
 
 __all__ = ["MemorySession", "open_session"]
+
+logger = logging.getLogger("trio_consumer.transport")
 
 T = TypeVar("T")
 
@@ -215,14 +218,16 @@ class MemorySession:
             await trio.lowlevel.checkpoint()
             raise
         identity = self.group_metadata()
+        unknown: list[TopicPartition] = []
         with trio.move_on_after(self._settings.commit_timeout):
             travel = await self._link.arrive()
             fault = self._cluster.injector.for_commit(self._link.random)
             error = self._commit_on_broker(wanted, identity, fault)
             if fault in (CommitFault.TIMEOUT, CommitFault.ANSWER_LOST):
                 await trio.sleep_forever()
-            unknown = [tp for tp in wanted if self._cluster.find_log(tp) is None]
-            if unknown and error is None:
+            if error is None:
+                unknown = [tp for tp in wanted if self._cluster.find_log(tp) is None]
+            if unknown:
                 # A client goes on asking for new metadata until its time is up.
                 await trio.sleep_forever()
             await self._link.answer(travel)
@@ -242,6 +247,14 @@ class MemorySession:
                     offsets=wanted,
                     retriable=True,
                 )
+            return
+        if unknown:
+            logger.warning(
+                "%s not committed for the group %r: the broker has no such partition, its topic"
+                " was deleted",
+                _text({tp: wanted[tp] for tp in unknown}),
+                identity.group,
+            )
             return
         raise CommitFailedError(
             f"cannot tell whether {_text(wanted)} was committed for the group"
@@ -268,16 +281,18 @@ class MemorySession:
             return {tp: group.offsets.get(tp) for tp in tps}
 
         what = "read the committed offsets"
-        with trio.move_on_after(self._settings.commit_timeout):
-            while True:
-                found = await self._ask(what, look)
-                if found is not None:
-                    return found
-                # A transaction is about to move one: ask again, as Kafka's clients do.
-                await trio.sleep(UNSTABLE_RETRY)
-        raise TransportError(
-            f"cannot {what}: a transaction that is open holds them; try again", retriable=True
-        )
+        deadline = trio.current_time() + self._settings.commit_timeout
+        while True:
+            found = await self._ask(what, look)
+            if found is not None:
+                return found
+            if trio.current_time() >= deadline:
+                raise TransportError(
+                    f"cannot {what}: a transaction that is open holds them; try again",
+                    retriable=True,
+                )
+            # It is about to move one: ask again, as Kafka's clients do.
+            await trio.sleep(UNSTABLE_RETRY)
 
     async def beginning_offsets(self, tps: Collection[TopicPartition]) -> dict[TopicPartition, int]:
         """The first offset available in each partition.
