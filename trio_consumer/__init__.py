@@ -21,6 +21,7 @@ from ._errors import (
     DeserializationError,
     FencedError,
     OffsetOutOfRangeError,
+    TransactionAbortedError,
     TransportError,
     UnknownTopicError,
 )
@@ -36,6 +37,7 @@ from ._runtime.statistics import (
     UnackedMessage,
 )
 from ._runtime.stream import Stream
+from ._runtime.transactions import Transaction, TransactionManager
 from ._runtime.watchdog import Livelock
 from ._types import TP, GroupMetadata, OffsetAndMetadata, TopicPartition
 from ._version import __version__
@@ -69,6 +71,9 @@ __all__ = [
     "StreamStatistics",
     "Symptom",
     "TopicPartition",
+    "Transaction",
+    "TransactionAbortedError",
+    "TransactionManager",
     "TransportError",
     "UnackedMessage",
     "UnknownTopicError",

@@ -28,6 +28,7 @@ __all__ = [
     "DeserializationError",
     "FencedError",
     "OffsetOutOfRangeError",
+    "TransactionAbortedError",
     "TransportError",
     "UnknownTopicError",
 ]
@@ -116,7 +117,15 @@ class AuthorizationError(TransportError):
 
 
 class FencedError(TransportError):
-    """Another member took this one's identity (static member, KIP-345)."""
+    """Another one took this one's identity: static member (KIP-345) or transactional id."""
+
+
+class TransactionAbortedError(ConsumerError):
+    """A transaction was aborted: nothing of it counts, its messages come again.
+
+    The reason is the ``__cause__``, if the broker gave one: a stale member, say.
+    Going on is the remedy: the consumer has gone back to what was committed.
+    """
 
 
 class UnknownTopicError(TransportError):

@@ -51,6 +51,21 @@ class Backend(Protocol):
     async def end(self, tp: TP) -> int:
         """The end of a partition."""
 
+    async def set_committed(self, group: str, tp: TP, offset: int) -> None:
+        """Set a committed offset of a group that has no member."""
+
+    async def delete_records(self, tp: TP, before: int) -> None:
+        """Let a partition begin at an offset."""
+
+    async def delete_topic(self, topic: str) -> None:
+        """Delete a topic with its records and what groups have committed of it."""
+
+    async def create_again(self, topic: str, partitions: int = 1) -> None:
+        """Make a topic that was deleted."""
+
+    async def expel(self, consumer: Consumer) -> None:
+        """Remove a member from its group; it learns of it with its next request."""
+
     def consumer(self, group: str, **options: Any) -> AbstractAsyncContextManager[Consumer]:
         """Open a consumer with timeouts that suit a test."""
 
@@ -69,7 +84,12 @@ class MemoryBackend:
         self.broker = MemoryBroker(seed=1, latency=0.001)
 
     def run(self, main: Callable[[], Awaitable[object]]) -> None:
-        trio.run(main, clock=MockClock(autojump_threshold=0))
+        async def limited() -> None:
+            # Heartbeats keep a virtual clock going for ever.
+            with trio.fail_after(3600):
+                await main()
+
+        trio.run(limited, clock=MockClock(autojump_threshold=0))
 
     async def topic(self, partitions: int = 1, prefix: str = "topic") -> str:
         name = f"{prefix}-{next(_serial)}"
@@ -97,6 +117,21 @@ class MemoryBackend:
 
     async def end(self, tp: TP) -> int:
         return self.broker.end_offset(tp)
+
+    async def set_committed(self, group: str, tp: TP, offset: int) -> None:
+        self.broker.set_committed(group, tp, offset)
+
+    async def delete_records(self, tp: TP, before: int) -> None:
+        self.broker.delete_records(tp, before)
+
+    async def delete_topic(self, topic: str) -> None:
+        self.broker.delete_topic(topic)
+
+    async def create_again(self, topic: str, partitions: int = 1) -> None:
+        self.broker.create_topic(topic, partitions)
+
+    async def expel(self, consumer: Consumer) -> None:
+        self.broker.expire(consumer.group_metadata.member_id)
 
     def consumer(self, group: str, **options: Any) -> AbstractAsyncContextManager[Consumer]:
         return open_consumer(self.broker, group=group, **options)
@@ -157,6 +192,22 @@ class KafkaBackend:
     async def end(self, tp: TP) -> int:
         ends = await trio.to_thread.run_sync(self.cluster.end_offsets, tp.topic)
         return ends[tp.partition]
+
+    async def set_committed(self, group: str, tp: TP, offset: int) -> None:
+        await trio.to_thread.run_sync(self.cluster.commit_for, group, *tp, offset)
+
+    async def delete_records(self, tp: TP, before: int) -> None:
+        await trio.to_thread.run_sync(self.cluster.delete_records, *tp, before)
+
+    async def delete_topic(self, topic: str) -> None:
+        await trio.to_thread.run_sync(self.cluster.delete_topic, topic)
+
+    async def create_again(self, topic: str, partitions: int = 1) -> None:
+        await trio.to_thread.run_sync(self.cluster.create_topic, topic, partitions)
+
+    async def expel(self, consumer: Consumer) -> None:
+        now = consumer.group_metadata
+        await trio.to_thread.run_sync(self.cluster.expel, now.group, now.member_id)
 
     def consumer(self, group: str, **options: Any) -> AbstractAsyncContextManager[Consumer]:
         client = {"heartbeat_interval_ms": 300, **options.pop("client_options", {})}

@@ -7,7 +7,7 @@ import trio
 from trio_consumer import TP, Activity, Livelock, Message, Symptom
 
 from .backends import Backend, new_group
-from .test_delivery import numbered, take, until_committed
+from .support import numbered, take, until_committed
 
 
 def test_wait_for_stopped_flow_truly_waits(backend: Backend) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
 import pytest
@@ -12,7 +11,7 @@ import trio
 from trio_consumer import TP, Consumer, Message, Stream
 
 from .backends import Backend, new_group
-from .test_delivery import numbered, take
+from .support import numbered, take, wait_for
 
 STRATEGIES = ["range", "cooperative-sticky"]
 
@@ -29,12 +28,6 @@ class Journal:
         self.started[place] += 1
         await trio.sleep(seconds)
         self.finished[place] += 1
-
-
-async def wait_for(condition: Callable[[], bool]) -> None:
-    with trio.fail_after(40):
-        while not condition():
-            await trio.sleep(0.02)
 
 
 async def consume(

@@ -190,3 +190,14 @@ def test_every_has_to_be_at_least_one(every: int) -> None:
     """Who wants no commits by count says None."""
     with pytest.raises(ValueError, match=rf"^commit_every must be at least 1, not {every}$"):
         CommitPolicy(1.0, every, now=0.0)
+
+
+def test_put_off_waits_for_the_interval_and_counts_anew() -> None:
+    """A transaction is open: its end commits."""
+    policy = CommitPolicy(10.0, 3, now=0.0)
+    policy.acknowledged(5)
+    assert policy.should_commit(1.0)
+    policy.put_off(1.0)
+    assert not policy.should_commit(10.0)
+    assert policy.wake_at() == 11.0
+    assert policy.should_commit(11.0)

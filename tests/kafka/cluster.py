@@ -10,12 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from kafka import TopicPartition
+from kafka.admin import MemberToRemove
 from kafka.errors import (
     InvalidPartitionsError,
     RetriableError,
     TopicAlreadyExistsError,
     UnknownTopicOrPartitionError,
 )
+from kafka.structs import OffsetAndMetadata
 
 from . import admin as _admin
 from .nodes import Nodes
@@ -99,6 +102,20 @@ class Cluster(Nodes):
     def end_offsets(self, topic: str) -> dict[int, int]:
         """Return each partition's end offset (the next to be written) by its number."""
         return self._ask(lambda admin: _admin.end_offsets(admin, topic))
+
+    def expel(self, group: str, member_id: str) -> None:
+        """Remove a member from its group; it learns of it with its next request."""
+        self._ask(lambda admin: admin.remove_group_members(group, [MemberToRemove(member_id)]))
+
+    def commit_for(self, group: str, topic: str, partition: int, offset: int) -> None:
+        """Set a committed offset of a group that has no member."""
+        where = {TopicPartition(topic, partition): OffsetAndMetadata(offset, "", -1)}
+        self._ask(lambda admin: admin.alter_group_offsets(group, where))
+
+    def delete_records(self, topic: str, partition: int, before: int) -> None:
+        """Let a partition begin at an offset: what is below is gone."""
+        where = {TopicPartition(topic, partition): before}
+        self._ask(lambda admin: admin.delete_records(where))
 
     def _await_partitions(self, topic: str, partitions: int) -> None:
         """Wait until every running node sees so many partitions, led and in sync."""

@@ -99,6 +99,11 @@ class CommitPolicy:
         self._due_at = now + self.interval
         return report
 
+    def put_off(self, now: float) -> None:
+        """Somebody else will commit; look again after the interval."""
+        self._acks = 0
+        self._due_at = now + self.interval
+
     def failed(self, now: float) -> Report:
         """The attempt failed and may be repeated."""
         self._failures += 1

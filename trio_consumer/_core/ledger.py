@@ -243,6 +243,11 @@ class Ledger:
         self._batches.clear()
         self.on_settled = None
 
+    @property
+    def start(self) -> int | None:
+        """Where reading started, None before anything is known."""
+        return self._start
+
     # -- what follows from it ------------------------------------------------
 
     def snapshot(self) -> Snapshot | None:

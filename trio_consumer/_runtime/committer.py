@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -23,11 +24,15 @@ from ..transports.base import Session
 from .diagnostics import Activity, Diagnostics
 from .partitions import Assignment, AssignmentState, Partitions
 
+if TYPE_CHECKING:
+    from .transactions import TransactionManager
+
 __all__ = ["Committer"]
 
 logger = logging.getLogger("trio_consumer.committer")
 
 Selection = Callable[[Assignment], bool]
+Taken = dict[TopicPartition, tuple[Ledger, Snapshot]]
 
 
 class Committer:
@@ -49,6 +54,7 @@ class Committer:
         self._wakeup = trio.Event()
         self._session: Session
         self._partitions: Partitions
+        self._transactions: TransactionManager | None = None
         self.commits = 0
         self.failures = 0
 
@@ -56,6 +62,10 @@ class Committer:
         """Say what to commit, and through what."""
         self._session = session
         self._partitions = partitions
+
+    def carry_by(self, transactions: TransactionManager) -> None:
+        """Let every commit go in a transaction."""
+        self._transactions = transactions
 
     def acknowledged(self, count: int) -> None:
         """Count acknowledgements, for ``commit_every``."""
@@ -79,6 +89,10 @@ class Committer:
                 await self._tick()
 
     async def _tick(self) -> None:
+        transactions = self._transactions
+        if transactions is not None and transactions.in_transaction:
+            self._policy.put_off(trio.current_time())
+            return  # its end commits
         try:
             await self.commit()
         except CommitFailedError as exc:
@@ -108,15 +122,15 @@ class Committer:
         Raises:
             CommitFailedError: The broker refused or did not answer; nothing changed.
         """
-        async with self._lock:
+        async with self._outside_of_transactions(), self._lock:
             return await self._commit_locked(selected)
 
-    async def _commit_locked(self, selected: Selection | None) -> bool:
-        # The timetable is that of all partitions: a part of them, however often
-        # it is committed, does not put off the rest.
-        if selected is None:
-            self._policy.started()
-        taken: dict[TopicPartition, tuple[Ledger, Snapshot]] = {}
+    def _outside_of_transactions(self) -> AbstractAsyncContextManager[None]:
+        return nullcontext() if self._transactions is None else self._transactions.outside()
+
+    def snapshots(self, selected: Selection | None) -> Taken:
+        """What a commit would carry now; call it with commits held."""
+        taken: Taken = {}
         for assignment in self._partitions:
             if assignment.state is AssignmentState.CLOSED:
                 continue
@@ -125,30 +139,63 @@ class Committer:
             snapshot = assignment.ledger.snapshot()
             if snapshot is not None:
                 taken[assignment.tp] = (assignment.ledger, snapshot)
+        return taken
+
+    def confirmed(self, taken: Taken) -> None:
+        """The broker has what such a commit carried."""
+        for ledger, snapshot in taken.values():
+            ledger.confirm(snapshot)
+        self.commits += 1
+
+    async def _commit_locked(self, selected: Selection | None) -> bool:
+        # The timetable is that of all partitions: a part of them, however often
+        # it is committed, does not put off the rest.
+        if selected is None:
+            self._policy.started()
+        taken = self.snapshots(selected)
         if taken:
             offsets = {tp: OffsetAndMetadata(s.offset) for tp, (_, s) in taken.items()}
+            transactions = self._transactions
+            store = self._session.commit if transactions is None else transactions.commit_offsets
             try:
                 with self._diagnostics._doing(Activity.COMMITTING):
-                    await self._session.commit(offsets)
+                    await store(offsets)
             except CommitFailedError:
                 self.failures += 1
                 raise
-            for ledger, snapshot in taken.values():
-                ledger.confirm(snapshot)
-            self.commits += 1
+            self.confirmed(taken)
         if selected is None and self._policy.succeeded(trio.current_time()) is Report.RECOVERED:
             logger.info("commits succeed again")
             self._wakeup.set()  # the ticker still sleeps out the back-off
         return bool(taken)
 
-    async def last_commit(self, assignments: Collection[Assignment], deadline: float) -> None:
+    async def last_commit(
+        self, assignments: Collection[Assignment], deadline: float, *, drained_by: float
+    ) -> None:
         """Commit these before they go, trying again until the deadline.
 
         Holds the lock throughout, so that nothing is in flight on return.
 
+        Args:
+            assignments: What goes.
+            deadline: When to give up, on Trio's clock.
+            drained_by: When a transaction that is still open has to end: after
+                that it is aborted, with everything that was finished in it.
+
         Raises:
             CommitFailedError: It did not succeed in time, or cannot.
         """
+        if self._transactions is None:
+            await self._last_commit(assignments, deadline)
+            return
+        going = ", ".join(str(a.tp) for a in assignments)
+        if await self._transactions.end_before(drained_by, f"this member gives up {going}"):
+            try:
+                await self._last_commit(assignments, deadline)
+            finally:
+                self._transactions.give_turn_back()
+
+    async def _last_commit(self, assignments: Collection[Assignment], deadline: float) -> None:
         going = set(assignments)
         delay = 0.05
         async with self._lock:
@@ -162,6 +209,11 @@ class Committer:
                     return
                 await trio.sleep(delay)
                 delay *= 2
+
+    def doom_transaction(self, reason: str) -> None:
+        """See that a transaction that is open is not committed."""
+        if self._transactions is not None:
+            self._transactions.doom(reason)
 
     async def settle(self) -> bool:
         """Wait until no commit is in flight; whether there was one."""

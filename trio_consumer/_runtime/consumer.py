@@ -28,6 +28,7 @@ from .inspection import ConsumerInspection
 from .message import Message
 from .rebalance import wait_settled
 from .stream import DecodeErrorHandler, Stream
+from .transactions import Transaction
 
 __all__ = ["Consumer"]
 
@@ -111,6 +112,11 @@ class Consumer(ConsumerInspection):
             raise ConfigurationError(
                 f"ack must be 'auto', 'manual' or 'none', not {ack!r}"
             ) from None
+        if mode is AckMode.AUTO and self._transactions is not None:
+            raise ConfigurationError(
+                "a stream of a transactional consumer needs ack='manual' (or 'none'): the loop"
+                " coming back would finish a message after its transaction has ended"
+            )
         if on_decode_error not in ("raise", "skip") and not callable(on_decode_error):
             raise ConfigurationError(
                 "on_decode_error must be 'raise', 'skip' or an async function,"
@@ -203,8 +209,10 @@ class Consumer(ConsumerInspection):
 
         Args:
             topics: Only these topics and partitions; None for all.
-            start_new_transaction: Whether a transaction begins anew after the
-                one that this commit ends.  Means nothing without one.
+            start_new_transaction: Inside of :meth:`transaction`, where this
+                commits what was sent so far too: whether the block goes on with
+                a new transaction; else nothing more can be sent in it.  Means
+                nothing elsewhere.
 
         Returns:
             True if this call committed something.  False if there was nothing
@@ -217,6 +225,13 @@ class Consumer(ConsumerInspection):
         Cancelling it before the commit is sent commits nothing; after that it
         waits for the answer, at most ``commit_timeout``.
         """
+        if self._transactions is not None and self._transactions.is_mine:
+            if topics is not None:
+                raise ConfigurationError(
+                    "a transaction commits what was finished in it as a whole: commit() without"
+                    " topics"
+                )
+            return await self._transactions.commit_open(start_new=start_new_transaction)
         if topics is None:
             return await self._committer.commit()
         if isinstance(topics, (str, TopicPartition)):
@@ -257,6 +272,31 @@ class Consumer(ConsumerInspection):
         """
         await self.commit(None, start_new_transaction=False)
 
+    def transaction(self) -> Transaction:
+        """A transaction: what is sent in it and what is finished in it count together.
+
+            async with consumer.stream("orders", ack="manual") as orders:
+                async for batch in orders.batches(500):
+                    async with consumer.transaction() as transaction:
+                        for message in batch:
+                            await transaction.send("invoices", invoice(message))
+                        batch.ack()
+
+        One is open at a time; entering another one waits.  Finish inside of it
+        every message that you send something for: one that is finished after it
+        counts with the next one, and would be processed twice after a crash
+        between the two.
+
+        Raises:
+            ConfigurationError: The consumer was opened without ``transactional_id``.
+        """
+        if self._transactions is None:
+            raise ConfigurationError(
+                "transactions need a name: open_consumer(..., transactional_id='...'), one of its"
+                " own for each process"
+            )
+        return Transaction(self._transactions)
+
     async def wait_empty(self, timeout: float | None = None) -> bool:
         """Commit, wait until what is delivered now is finished, then commit it.
 
@@ -279,9 +319,13 @@ class Consumer(ConsumerInspection):
         """
         await trio.lowlevel.checkpoint()
         with self._diagnostics._doing(Activity.WAIT_EMPTY):
-            await self.commit()
+            # Inside of a transaction its end commits, and not this.
+            commits = self._transactions is None or not self._transactions.is_mine
+            if commits:
+                await self.commit()
             empty = await wait_finished(self._partitions, timeout)
-            await self.commit_and_end_transactions()
+            if commits:
+                await self.commit_and_end_transactions()
         return empty
 
     # -- flow ------------------------------------------------------------------------
@@ -476,11 +520,14 @@ class Consumer(ConsumerInspection):
     async def _stop(self, drain: float) -> None:
         self.close()
         self._give_back()
+        drained_by = trio.current_time() + drain
         try:
             if drain > 0:
-                await wait_settled(list(self._partitions), trio.current_time() + drain)
+                await wait_settled(list(self._partitions), drained_by)
         finally:
             with trio.CancelScope(shield=True):
                 await self._committer.last_commit(
-                    list(self._partitions), trio.current_time() + self._settings.commit_timeout
+                    list(self._partitions),
+                    trio.current_time() + self._settings.commit_timeout,
+                    drained_by=drained_by,
                 )

@@ -26,6 +26,7 @@ from .settings import ConsumerSettings
 from .statistics import ConsumerStatistics, UnackedMessage, of_partition, of_stream
 from .stream import Stream
 from .subscription import Subscription
+from .transactions import TransactionManager
 from .watchdog import Livelock, Watchdog
 
 __all__ = ["ConsumerInspection"]
@@ -48,6 +49,7 @@ class ConsumerInspection:
         positions: Positions,
         diagnostics: Diagnostics,
         watchdog: Watchdog,
+        transactions: TransactionManager | None,
     ) -> None:
         self._settings = settings
         self._transport = transport
@@ -60,6 +62,7 @@ class ConsumerInspection:
         self._positions = positions
         self._diagnostics = diagnostics
         self._watchdog = watchdog
+        self._transactions = transactions
         self._token = trio.lowlevel.current_trio_token()
         self._fetched: Stream | None = None
         self._stopping = False
@@ -98,6 +101,18 @@ class ConsumerInspection:
     def scheduler(self) -> SchedulingStrategy:
         """The order of delivery out of one poll."""
         return self._settings.scheduler
+
+    # -- transactions ----------------------------------------------------------------
+
+    @property
+    def transactions(self) -> TransactionManager | None:
+        """Who begins and ends the transactions; None without ``transactional_id``."""
+        return self._transactions
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a block of :meth:`transaction` is open."""
+        return self._transactions is not None and self._transactions.in_transaction
 
     # -- flow ---------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any, Literal
 
 import trio
@@ -20,7 +20,13 @@ from .._core.scheduling import RoundRobin, SchedulingStrategy
 from .._errors import ConfigurationError, ConsumerError
 from .._types import TopicPartition
 from ..transports import resolve
-from ..transports.base import SessionSettings, Transport
+from ..transports.base import (
+    ProducerSettings,
+    SessionSettings,
+    TransactionalProducer,
+    TransactionalTransport,
+    Transport,
+)
 from .committer import Committer
 from .conductor import Conductor, Fetcher, Parcel, Transit
 from .consumer import Consumer
@@ -32,6 +38,7 @@ from .positions import Positions
 from .rebalance import RebalanceCallback, Rebalancer
 from .settings import ConsumerSettings
 from .subscription import Subscription
+from .transactions import TransactionManager
 from .watchdog import LivelockHook, Watchdog
 
 if sys.version_info < (3, 11):
@@ -70,7 +77,9 @@ async def open_consumer(
     drain_timeout: float = 30.0,
     connect_timeout: float = 10.0,
     auto_offset_reset: Literal["earliest", "latest", "none"] = "earliest",
-    isolation_level: Literal["read_uncommitted", "read_committed"] = "read_uncommitted",
+    isolation_level: Literal["read_uncommitted", "read_committed"] | None = None,
+    transactional_id: str | None = None,
+    transaction_timeout: float = 60.0,
     max_buffered: int = 10_000,
     scheduler: SchedulingStrategy | None = None,
     callback: MessageCallback | None = None,
@@ -110,7 +119,16 @@ async def open_consumer(
             place is committed too, or a rebalance before the first commit would
             skip what was produced meanwhile.
         isolation_level: ``"read_committed"`` leaves out records of transactions
-            that are open or were aborted.
+            that are open or were aborted; the default with a
+            ``transactional_id``, and then the only one that can be.  Default
+            otherwise: ``"read_uncommitted"``.
+        transactional_id: Name of this process as a producer, for
+            :meth:`Consumer.transaction`.  One of its own for each process that
+            runs at the same time; a successor of the same name fences it and
+            ends what it left open.  Every commit goes in a transaction then.
+        transaction_timeout: Seconds after which the broker aborts a transaction
+            by itself (Kafka's default; at most ``transaction.max.timeout.ms``
+            of the broker).
         max_buffered: Messages buffered for each stream at which fetching pauses.
         scheduler: The order of delivery out of one poll; default round robin
             over topics, then partitions.
@@ -171,6 +189,18 @@ async def open_consumer(
         policy = CommitPolicy(commit_interval, commit_every, now=trio.current_time())
     except ValueError as exc:
         raise ConfigurationError(str(exc)) from None
+    if transactional_id is None:
+        isolation_level = isolation_level or "read_uncommitted"
+    elif isolation_level == "read_uncommitted":
+        # The client asks for stable offsets (KIP-447) only with this level: else a
+        # successor could begin at an offset that a transaction is about to move.
+        raise ConfigurationError(
+            "a transactional consumer reads with isolation_level='read_committed'; leave it out"
+        )
+    else:
+        isolation_level = "read_committed"
+    if not transaction_timeout > 0:
+        raise ConfigurationError(f"transaction_timeout must be positive, not {transaction_timeout}")
     settings = ConsumerSettings(
         group=group,
         topics=topics,
@@ -198,6 +228,7 @@ async def open_consumer(
     try:
         async with (
             address.connect(session_settings, listener) as session,
+            _producer(address, session_settings, transactional_id, transaction_timeout) as producer,
             trio.open_nursery() as nursery,
         ):
             partitions = Partitions(
@@ -217,8 +248,20 @@ async def open_consumer(
                 on_lost=on_partitions_lost,
             )
             subscription = Subscription(session, partitions, topics)
+            rebalancer.on_rebalanced = subscription.rebalanced
             transit = Transit()
             flow = FlowGate(session, partitions, transit, diagnostics)
+            transactions = None
+            if producer is not None:
+                transactions = TransactionManager(
+                    producer,
+                    session,
+                    partitions,
+                    committer,
+                    transaction_timeout=transaction_timeout,
+                    commit_timeout=commit_timeout,
+                )
+                committer.carry_by(transactions)
             watchdog = Watchdog(
                 session,
                 partitions,
@@ -246,6 +289,7 @@ async def open_consumer(
                 ),
                 diagnostics=diagnostics,
                 watchdog=watchdog,
+                transactions=transactions,
             )
             send, receive = trio.open_memory_channel[list[Parcel]](0)
             conductor = Conductor(partitions, receive, settings.scheduler, transit)
@@ -286,6 +330,23 @@ async def open_consumer(
     if failures:
         # Outside of the handlers, so that its cause and context stay what they were.
         raise _itself(failures)
+
+
+def _producer(
+    address: Transport, settings: SessionSettings, name: str | None, timeout: float
+) -> AbstractAsyncContextManager[TransactionalProducer | None]:
+    if name is None:
+        return nullcontext()
+    if not isinstance(address, TransactionalTransport):
+        raise ConfigurationError(f"{address!r} cannot produce, so there are no transactions")
+    return address.producer(
+        ProducerSettings(
+            transactional_id=name,
+            transaction_timeout=timeout,
+            connect_timeout=settings.connect_timeout,
+            client_options=settings.client_options,
+        )
+    )
 
 
 async def _run(task: Callable[[], Awaitable[None]], consumer: Consumer) -> None:

@@ -289,6 +289,22 @@ class Partitions:
         assignment._settled.unpark_all()
         assignment.ledger = self._new_ledger(assignment.tp)
 
+    def rewind_to_committed(self) -> None:
+        """Undo what was finished since the last commit: it comes again.
+
+        A partition that is going away is only closed, so that nothing of it is
+        committed any more; its next owner begins at the committed offset.
+        """
+        for assignment in self:
+            ledger = assignment.ledger
+            target = ledger.start if ledger.committed is None else ledger.committed
+            if assignment.is_open:
+                if target is not None and ledger.position != target:
+                    self.seek(assignment, target)
+            else:
+                ledger.close()
+                assignment._settled.unpark_all()
+
     # -- streams ---------------------------------------------------------------
 
     def open_stream(self, stream: Stream) -> None:

@@ -74,6 +74,7 @@ class Rebalancer:
         self._on_lost = on_lost
         self.generation = -1
         self.rebalances = 0
+        self.on_rebalanced: Callable[[], object] = lambda: None
 
     async def assigned(self, tps: frozenset[TopicPartition], generation: int) -> None:
         """Begin an assignment of each partition."""
@@ -82,20 +83,23 @@ class Rebalancer:
         with self._diagnostics._doing(Activity.PARTITIONS_ASSIGNED):
             self._partitions.assign(tps)
             await _call(self._on_assigned, tps)
+        self.on_rebalanced()
 
     async def revoked(self, tps: frozenset[TopicPartition]) -> None:
         """Hand partitions over."""
         with self._diagnostics._doing(Activity.PARTITIONS_REVOKED):
             await self._hand_over(tps)
+        self.on_rebalanced()
 
     async def _hand_over(self, tps: frozenset[TopicPartition]) -> None:
         started = trio.current_time()
         safe = self._session.rebalance_timeout * SAFE_SHARE
         going = self._partitions.withdraw(tps)
-        await wait_settled(going, started + min(self._drain_timeout, safe / 2))
+        drained_by = started + min(self._drain_timeout, safe / 2)
+        await wait_settled(going, drained_by)
         self._partitions.end_drain(going)
         try:
-            await self._committer.last_commit(going, started + safe)
+            await self._committer.last_commit(going, started + safe, drained_by=drained_by)
         except CommitFailedError as exc:
             logger.warning(
                 "the commit before giving up %s failed, their next owner gets what was finished"
@@ -113,6 +117,7 @@ class Rebalancer:
 
     async def lost(self, tps: frozenset[TopicPartition]) -> None:
         """Give up partitions that others own already."""
+        self._committer.doom_transaction(f"this member has lost {_names(tps)}")
         going = self._partitions.withdraw(tps)
         self._partitions.close(going)
         logger.warning(

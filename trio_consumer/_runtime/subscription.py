@@ -46,6 +46,10 @@ class Subscription:
         self._unresolved = False
         self._resolve_at = math.inf
         self._failing = False
+        # Named topics that were there once and are not now.
+        self._missing: frozenset[str] = frozenset()
+        self._suspect = False
+        self._look_at = math.inf
         if topics:
             self._wanted.set()
 
@@ -56,8 +60,13 @@ class Subscription:
 
     def needed(self) -> None:
         """A stream waits: now the subscription has to be what the streams want."""
-        if self._unresolved or self._desired() != self._subscribed:
+        if self._unresolved or self._changed():
             self._wanted.set()
+
+    def rebalanced(self) -> None:
+        """Partitions came or went: a topic may have been deleted."""
+        self._suspect = True
+        self._wanted.set()
 
     async def run(self) -> None:
         """Subscribe whenever something else is wanted, for ever.
@@ -67,17 +76,52 @@ class Subscription:
             TransportError: The cluster refused to say which topics it has.
         """
         while True:
-            with trio.move_on_at(self._resolve_at if self._patterned() else math.inf):
+            resolve_at = self._resolve_at if self._patterned() else math.inf
+            with trio.move_on_at(min(resolve_at, self._look_at)):
                 await self._wanted.wait()
             self._wanted = trio.Event()
+            if self._suspect or trio.current_time() >= self._look_at:
+                await self._look_for_missing()
             if self._unresolved or (self._patterned() and trio.current_time() >= self._resolve_at):
                 await self._resolve()
-            desired = self._desired()
-            if desired and desired != self._subscribed:
-                await self._subscribe(desired)
+            if self._changed():
+                await self._subscribe(self._desired() - self._missing)
 
     def _patterned(self) -> list[Stream]:
         return [stream for stream in self._partitions.streams if stream.pattern is not None]
+
+    def _changed(self) -> bool:
+        """Whether something else is wanted, apart from what does not exist just now."""
+        desired = self._desired() - self._missing
+        return bool(desired) and desired != self._subscribed - self._missing
+
+    async def _look_for_missing(self) -> None:
+        """Say which of the named topics were deleted, and which are there again."""
+        self._suspect = False
+        self._look_at = math.inf
+        # A pattern's topics leave when it is resolved anew.
+        named = self._topics.union(*(s.topics for s in self._partitions.streams if not s.pattern))
+        named &= self._subscribed | self._missing
+        missing = set()
+        for topic in sorted(named):
+            try:
+                if not await self._session.partitions_for(topic):
+                    missing.add(topic)
+            except TransportError as exc:
+                if not exc.retriable:
+                    raise
+                missing |= self._missing & {topic}
+        for topic in sorted(missing - self._missing):
+            logger.warning(
+                "topic %r does not exist any more: its messages are gone, waiting until it is"
+                " made again",
+                topic,
+            )
+        for topic in sorted(named & self._missing - missing):
+            logger.info("topic %r exists again", topic)
+        self._missing = frozenset(missing)
+        if missing:
+            self._look_at = trio.current_time() + RETRY
 
     def _desired(self) -> frozenset[str]:
         return self._topics.union(*(stream.topics for stream in self._partitions.streams))

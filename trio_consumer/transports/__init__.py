@@ -13,21 +13,29 @@ from urllib.parse import urlsplit
 
 from .._errors import ConfigurationError
 from .base import (
+    OutgoingRecord,
     PolledBatch,
+    ProducerSettings,
     RebalanceListener,
     Record,
     Session,
     SessionSettings,
+    TransactionalProducer,
+    TransactionalTransport,
     Transport,
 )
 
 __all__ = [
     "KafkaTransport",
+    "OutgoingRecord",
     "PolledBatch",
+    "ProducerSettings",
     "RebalanceListener",
     "Record",
     "Session",
     "SessionSettings",
+    "TransactionalProducer",
+    "TransactionalTransport",
     "Transport",
     "resolve",
 ]

@@ -33,7 +33,18 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from .._types import GroupMetadata, OffsetAndMetadata, TopicPartition
 
-__all__ = ["PolledBatch", "RebalanceListener", "Record", "Session", "SessionSettings", "Transport"]
+__all__ = [
+    "OutgoingRecord",
+    "PolledBatch",
+    "ProducerSettings",
+    "RebalanceListener",
+    "Record",
+    "Session",
+    "SessionSettings",
+    "TransactionalProducer",
+    "TransactionalTransport",
+    "Transport",
+]
 
 
 class Record(Protocol):
@@ -195,7 +206,8 @@ class Session(Protocol):
         """Commit exactly these offsets and wait for the broker's answer.
 
         It never outlives the call, even if cancelled: on return nothing is in
-        flight.
+        flight.  A partition that the broker, asked all the while, does not have
+        (its topic was deleted) is left out with a warning.
 
         Raises:
             CommitFailedError: Not committed, or not known to be.
@@ -237,6 +249,89 @@ class Session(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class OutgoingRecord:
+    """A record to be produced.
+
+    Attributes:
+        topic: Where it goes.
+        value: The value; None is a tombstone.
+        key: The key, or None.
+        partition: Which partition; None lets the client choose by the key.
+        headers: Name and value each.
+        timestamp_ms: Milliseconds since the epoch; None for now.
+    """
+
+    topic: str
+    value: bytes | None
+    key: bytes | None = None
+    partition: int | None = None
+    headers: Sequence[tuple[str, bytes]] = ()
+    timestamp_ms: int | None = None
+
+
+@dataclass(frozen=True)
+class ProducerSettings:
+    """What a transactional producer needs to know beyond the address.
+
+    Attributes:
+        transactional_id: Name under which a successor fences this producer.
+        transaction_timeout: Seconds after which the broker aborts a transaction
+            by itself.
+        connect_timeout: Seconds until :class:`~trio_consumer.BrokerUnavailableError`.
+        client_options: The consumer's; those that a producer has too are used.
+    """
+
+    transactional_id: str
+    transaction_timeout: float
+    connect_timeout: float = 10.0
+    client_options: Mapping[str, Any] = field(default_factory=dict)
+
+
+class TransactionalProducer(Protocol):
+    """A producer whose records count together or not at all.
+
+    The calls come one at a time.  Each ends within ``timeout`` seconds, and a
+    cancellation does not tear it; if it has to give up, what became of it is not
+    known, and the producer is of no use any more.
+    """
+
+    async def begin(self, *, timeout: float) -> None:
+        """Begin a transaction.
+
+        Raises:
+            FencedError: Another producer has this one's transactional id.
+            TransportError: As each of the calls.
+        """
+        ...
+
+    async def send(self, records: Sequence[OutgoingRecord], *, timeout: float) -> None:
+        """Hand records to the client.  They may still fail until the commit."""
+        ...
+
+    async def send_offsets(
+        self,
+        offsets: Mapping[TopicPartition, OffsetAndMetadata],
+        group: GroupMetadata,
+        *,
+        timeout: float,
+    ) -> None:
+        """Make offsets of a group part of the transaction.
+
+        Raises:
+            CommitFailedError: The member is no longer an owner; abort.
+        """
+        ...
+
+    async def commit(self, *, timeout: float) -> None:
+        """Make everything visible, once all records are stored."""
+        ...
+
+    async def abort(self, *, timeout: float) -> None:
+        """Undo everything."""
+        ...
+
+
 @runtime_checkable
 class Transport(Protocol):
     """An address from which sessions are opened.
@@ -258,5 +353,21 @@ class Transport(Protocol):
             ConfigurationError: An option that would break the guarantees.
             BrokerUnavailableError: No answer within ``connect_timeout``.
             AuthenticationError: Credentials or TLS refused.
+        """
+        ...
+
+
+@runtime_checkable
+class TransactionalTransport(Transport, Protocol):
+    """A transport that can produce too, in transactions."""
+
+    def producer(
+        self, settings: ProducerSettings
+    ) -> AbstractAsyncContextManager[TransactionalProducer]:
+        """Open a transactional producer, and fence those of the same id.
+
+        Raises:
+            ConfigurationError: An option or a timeout that cannot be.
+            BrokerUnavailableError: No answer within ``connect_timeout``.
         """
         ...

@@ -141,7 +141,7 @@ def test_transaction_fences_an_older_one_of_the_same_id() -> None:
     old = b.transaction("p")
     old.produce("t", b"x")
     new = b.transaction("p")
-    with pytest.raises(FencedError, match=r"^cannot produce in .*: another producer began"):
+    with pytest.raises(FencedError, match=r"^cannot produce in .*: fenced, it took longer"):
         old.produce("t", b"x")
     new.commit()
     assert b.records(T0, committed_only=True) == []

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import trio
 
 from trio_consumer._errors import (
     BrokerUnavailableError,
     ConfigurationError,
+    FencedError,
     TransportError,
     UnknownTopicError,
 )
-from trio_consumer._types import GroupMetadata, TopicPartition
+from trio_consumer._types import GroupMetadata, OffsetAndMetadata, TopicPartition
 from trio_consumer.transports.base import Session, Transport
 from trio_consumer.transports.memory import MemoryBroker
 
@@ -282,5 +285,40 @@ def test_two_groups_are_independent() -> None:
             await one.commit({T0: at(2)})
             assert b.committed("h", T0) is None
             assert b.members("g").keys() != b.members("h").keys()
+
+    run(main)
+
+
+def test_offsets_that_a_transaction_holds_are_waited_for() -> None:
+    """Readers of committed records get no offset that is about to move (KIP-447)."""
+
+    async def main() -> None:
+        b = broker(partitions=1)
+        stable = replace(settings(), isolation_level="read_committed")
+        async with (
+            b.connect(stable, Recorder()) as session,
+            b.connect(settings(), Recorder()) as other,
+        ):
+            await other.subscribe(TOPICS)
+            await trio.sleep(5)
+            transaction = b.transaction("p", timeout=30)
+            transaction.send_offsets({T0: OffsetAndMetadata(3)}, other.group_metadata())
+            assert await other.committed([T0]) == {T0: None}
+            with pytest.raises(TransportError, match=r"^cannot read .* a transaction that is open"):
+                await session.committed([T0])
+            async with trio.open_nursery() as nursery:
+
+                async def look() -> None:
+                    assert await session.committed([T0]) == {T0: OffsetAndMetadata(3)}
+
+                nursery.start_soon(look)
+                await trio.sleep(1)
+                transaction.commit()
+            # One that nobody ends is ended by its timeout.
+            transaction = b.transaction("p", timeout=3)
+            transaction.send_offsets({T0: OffsetAndMetadata(4)}, other.group_metadata())
+            assert await session.committed([T0]) == {T0: OffsetAndMetadata(3)}
+            with pytest.raises(FencedError, match=r"^cannot commit in .*: fenced, it took longer"):
+                transaction.commit()
 
     run(main)

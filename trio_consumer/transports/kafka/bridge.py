@@ -5,6 +5,10 @@ heartbeats go on.  The call becomes an event for a Trio task; when the runtime
 has answered it, the awaited future is resolved in the IO thread again and the
 rebalance goes on.  Closing answers everything that is still open, so that a
 client that is being closed never waits for a task that has ended.
+
+What a cooperative rebalance takes away is the exception: there the call returns
+at once, so that the client reads on for the partitions that stay, and the next
+join is what waits for the answer.
 """
 
 # kafka-python has no types; the stubs that pyright brings are of an older one.
@@ -95,9 +99,15 @@ class RebalanceBridge:
             if self._closed or not (question.tps or kind == "assigned"):
                 return
             self._open.add(question.answer)
+        deferred = kind == "revoked" and internals.given_up(self._client, question.tps)
+        if deferred:
+            internals.hold_joins(self._client, question.answer)
         try:
             self._token.run_sync_soon(self._receive, question)
         except trio.RunFinishedError:
+            self._resolve(question.answer)
+            return
+        if deferred:
             return
         await question.answer
         if kind == "revoked":
@@ -114,21 +124,23 @@ class RebalanceBridge:
         self._asked.unpark_all()
 
     async def run(self) -> None:
-        """Answer one question after another."""
+        """Answer one question after another.
+
+        One that fails, or is cancelled, stays open until :meth:`close`: the client
+        would go on as if the listener had done its part.
+        """
         while True:
             while not self._questions:
                 await self._asked.park()
             kind, tps, answer = self._questions.popleft()
-            try:
-                if kind == "revoked":
-                    await self._listener.revoked(tps)
-                elif kind == "lost":
-                    await self._listener.lost(tps)
-                else:
-                    self._assigned(tps)
-                    await self._listener.assigned(tps, self._client.group_metadata().generation_id)
-            finally:
-                self._resolve(answer)
+            if kind == "revoked":
+                await self._listener.revoked(tps)
+            elif kind == "lost":
+                await self._listener.lost(tps)
+            else:
+                self._assigned(tps)
+                await self._listener.assigned(tps, self._client.group_metadata().generation_id)
+            self._resolve(answer)
 
     def _resolve(self, answer: Any) -> None:
         with self._lock:

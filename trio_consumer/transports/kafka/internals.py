@@ -28,12 +28,18 @@ __all__ = [
     "check",
     "fetch_committed",
     "forget_positions",
+    "given_up",
+    "hold_joins",
+    "is_fenced",
     "positions",
     "read_large_pieces",
     "refresh_metadata",
     "release_parked",
     "release_poison",
+    "remade_topics",
+    "reset_positions",
     "unwatch_connections",
+    "watch_commits",
     "watch_connections",
 ]
 
@@ -59,11 +65,20 @@ def check(consumer: KafkaConsumer) -> None:
         ),
         (Fetcher.PartitionRecords, ("drain", "__bool__")),
         (getattr(consumer, "_net", None), ("call_soon_threadsafe", "run")),
-        (getattr(consumer, "_cluster", None), ("request_update",)),
-        (getattr(consumer, "_coordinator", None), ("fetch_committed_offsets",)),
+        (getattr(consumer, "_cluster", None), ("request_update", "topic_id")),
+        (
+            getattr(consumer, "_coordinator", None),
+            (
+                *("fetch_committed_offsets", "need_rejoin", "rejoining", "stable"),
+                *("_heartbeat_enabled", "_handle_offset_commit_response"),
+            ),
+        ),
         (
             getattr(consumer, "_subscription", None),
-            ("assignment", "assign_from_subscribed", "partitions_auto_assigned"),
+            (
+                *("assignment", "assign_from_subscribed", "partitions_auto_assigned"),
+                *("request_offset_reset", "has_default_offset_reset_policy"),
+            ),
         ),
         (getattr(consumer, "_manager", None), ("get_connection", "wait_for", "_build_transport")),
         (KafkaTCPTransport, ("_sock_recv",)),
@@ -122,6 +137,107 @@ def forget_positions(consumer: KafkaConsumer, revoked: Iterable[TopicPartition])
     kept = [tp for tp in subscription.assigned_partitions() if tp not in gone]
     if subscription.partitions_auto_assigned():
         subscription.assign_from_subscribed(kept)
+
+
+def given_up(consumer: KafkaConsumer, revoked: Iterable[TopicPartition]) -> bool:
+    """Whether revoked partitions have left the client's assignment already.
+
+    That is so when a cooperative join has ended: they go with the next join.
+    """
+    assignment = consumer._subscription.assignment
+    return not any(tp in assignment for tp in revoked)
+
+
+def hold_joins(consumer: KafkaConsumer, until: Any) -> None:
+    """Have the client poll on instead of joining, until a future is resolved.
+
+    While a cooperative member hands some partitions over, its listener would keep
+    ``poll`` from fetching the others (3.0.12; Java's client blocks, too).  If the
+    listener returns at once and the next join waits instead, they go on, with
+    heartbeats, and nobody gets the partitions before that join.  Call it in the
+    IO thread.
+    """
+    coordinator = consumer._coordinator
+    held = coordinator.__dict__.get("_trio_consumer_holds")
+    if held is None:
+        held = coordinator._trio_consumer_holds = set()
+        need_rejoin = coordinator.need_rejoin
+        coordinator.need_rejoin = lambda: not held and need_rejoin()
+    held.add(until)
+    until.add_both(lambda _: held.discard(until))
+
+
+def watch_commits(consumer: KafkaConsumer, missing: set[TopicPartition]) -> None:
+    """Note which partitions the broker did not know when it was last sent a commit.
+
+    The client goes on sending until its time is up, and reports a time-out; the
+    broker has stored the other partitions each time.
+    """
+    coordinator = consumer._coordinator
+    handle = coordinator._handle_offset_commit_response
+
+    def watched(offsets: Any, send_time: float, response: Any) -> Any:
+        missing.clear()
+        missing.update(
+            TopicPartition(topic, partition)
+            for topic, partitions in response.topics
+            for partition, code in partitions
+            if code == errors.UnknownTopicOrPartitionError.errno
+        )
+        return handle(offsets, send_time, response)
+
+    coordinator._handle_offset_commit_response = watched
+
+
+def remade_topics(consumer: KafkaConsumer, known: dict[str, object]) -> set[str]:
+    """Topics that have another identity than when they were last seen.
+
+    Args:
+        consumer: The client.
+        known: Identities by name, kept from call to call.
+    """
+    remade = set()
+    identity = consumer._cluster.topic_id
+    for topic in {tp.topic for tp in consumer._subscription.assignment}:
+        now = identity(topic)
+        if now is not None and known.setdefault(topic, now) != now:
+            known[topic] = now
+            remade.add(topic)
+    return remade
+
+
+def reset_positions(consumer: KafkaConsumer, topics: set[str]) -> None:
+    """Have the partitions of some topics read from where the reset policy says.
+
+    The client reads names: after a topic was deleted and made again between two
+    looks at the metadata, it would go on at the old position and skip what the new
+    topic has before it.  Call it in the polling thread.
+
+    Raises:
+        kafka.errors.OffsetOutOfRangeError: There is no policy.
+    """
+    subscription = consumer._subscription
+    for tp, state in list(subscription.assignment.items()):
+        if tp.topic in topics and state.position is not None:
+            if not subscription.has_default_offset_reset_policy():
+                raise errors.OffsetOutOfRangeError({tp: state.position.offset})
+            subscription.request_offset_reset(tp)
+
+
+def is_fenced(consumer: KafkaConsumer) -> bool:
+    """Whether another member has taken this one's ``group_instance_id``.
+
+    A heartbeat learns of it and is just not sent any more (3.0.12): a member with
+    nothing to commit would go on reading for ever, beside its successor.  Call it
+    in the polling thread, where no join can end meanwhile.
+    """
+    coordinator = consumer._coordinator
+    return (
+        coordinator.group_instance_id is not None
+        and coordinator.stable()
+        and not coordinator.rejoining
+        and not coordinator._heartbeat_enabled
+    )
 
 
 def refresh_metadata(consumer: KafkaConsumer, timeout_ms: int) -> None:

@@ -91,6 +91,7 @@ class PollLoop:
         self._reported: dict[TopicPartition, int] = {}
         # Replaced, never changed, so that the other thread may read it.
         self._paused: frozenset[TopicPartition] = frozenset()
+        self._topic_ids: dict[str, object] = {}
         self._stale_pauses = False
         self._choked = False
         self._troubled = False
@@ -160,7 +161,8 @@ class PollLoop:
         else:
             self._choke(False)
             batches = self._poll(round(STEP * 1000))
-        if batches:
+        # Stopped in the middle of a poll: nobody answered for what came with it.
+        if batches and not self._stopping:
             self.polled.append(batches)
             self._deliver()
 
@@ -214,12 +216,20 @@ class PollLoop:
         client = self._client
         internals.release_parked(client)
         try:
+            remade = internals.remade_topics(client, self._topic_ids)
+            if remade:
+                logger.warning(
+                    "%s: deleted and made again, reading begins where the reset policy says",
+                    ", ".join(sorted(remade)),
+                )
+                internals.reset_positions(client, remade)
             polled = client.poll(timeout_ms=timeout_ms)
         except Exception as exc:
             poison = internals.release_poison(client)
             if self._stopping:
                 return []
-            if poison is None and is_passing(exc):
+            # What is half read then has nothing to do with it, and is read again.
+            if is_passing(exc):
                 if not self._troubled:
                     self._troubled = True
                     logger.warning(
@@ -228,6 +238,8 @@ class PollLoop:
                 time.sleep(STEP)
                 return []
             raise poll_error(exc, poison) from exc
+        if internals.is_fenced(client):
+            raise poll_error(errors.FencedInstanceIdError(), None)
         if polled:
             self._troubled = False
             return [self._batch(TopicPartition(*tp), records) for tp, records in polled.items()]

@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
+from kafka import errors
 from kafka.structs import OffsetAndMetadata as ClientOffset
 from kafka.structs import TopicPartition as ClientPartition
 
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from kafka import KafkaConsumer
 
 __all__ = ["KafkaSession"]
+
+logger = logging.getLogger("trio_consumer.transport")
 
 T = TypeVar("T")
 
@@ -52,6 +56,8 @@ class KafkaSession:
         self._arrived = trio.lowlevel.ParkingLot()
         self._quiesced = trio.lowlevel.ParkingLot()
         self._barriers = 0
+        self._missing: set[TopicPartition] = set()
+        internals.watch_commits(client, self._missing)
         self._paused: frozenset[TopicPartition] = frozenset()
         self._seeks: Counter[TopicPartition] = Counter()
         self._poll_limiter = trio.CapacityLimiter(1)
@@ -63,14 +69,23 @@ class KafkaSession:
     async def run(self) -> None:
         """Poll and pass rebalances on until :meth:`stop`."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._bridge.run)
+            nursery.start_soon(self._answer_group)
             await trio.to_thread.run_sync(self._loop.run, limiter=self._poll_limiter)
             nursery.cancel_scope.cancel()
 
+    async def _answer_group(self) -> None:
+        try:
+            await self._bridge.run()
+        except Exception:
+            # The threads wait for an answer, and this nursery for the threads.
+            self.stop()
+            raise
+
     def stop(self) -> None:
         """Let the polling thread end; a rebalance that waits for us goes on."""
-        self._bridge.close()
+        # In this order: a rebalance that goes on would bring records at once.
         self._loop.stop()
+        self._bridge.close()
 
     def _wake_from_thread(self) -> None:
         try:
@@ -173,12 +188,30 @@ class KafkaSession:
             for tp, stored in offsets.items()
         }
         try:
-            await trio.to_thread.run_sync(
-                partial(self._client.commit, wanted, timeout_ms=self._timeout_ms),
-                limiter=self._commit_limiter,
-            )
+            await trio.to_thread.run_sync(self._commit, wanted, limiter=self._commit_limiter)
         except Exception as exc:
             raise commit_error(exc, offsets) from exc
+
+    def _commit(self, wanted: dict[Any, Any]) -> None:
+        self._missing.clear()
+        try:
+            self._client.commit(wanted, timeout_ms=self._timeout_ms)
+        except errors.KafkaTimeoutError:
+            left = {tp: stored for tp, stored in wanted.items() if tp not in self._missing}
+            if len(left) == len(wanted):
+                raise
+            if left:
+                self._client.commit(left, timeout_ms=self._timeout_ms)
+            logger.warning(
+                "%s not committed for the group %r: the broker has no such partition, its topic"
+                " was deleted",
+                ", ".join(
+                    f"{TopicPartition(*tp)}={stored.offset}"
+                    for tp, stored in wanted.items()
+                    if tp not in left
+                ),
+                self._settings.group,
+            )
 
     @property
     def _timeout_ms(self) -> int:

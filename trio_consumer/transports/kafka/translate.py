@@ -23,7 +23,14 @@ from ..._errors import (
 from ..._types import OffsetAndMetadata, TopicPartition
 from .internals import PoisonRecord
 
-__all__ = ["commit_error", "is_passing", "is_refusal", "poll_error", "query_error"]
+__all__ = [
+    "commit_error",
+    "is_passing",
+    "is_refusal",
+    "poll_error",
+    "query_error",
+    "transaction_error",
+]
 
 STALE = (
     errors.CommitFailedError,
@@ -36,6 +43,25 @@ REFUSALS = (
     errors.SaslAuthenticationFailedError,
     errors.IllegalSaslStateError,
     errors.UnsupportedSaslMechanismError,
+)
+
+
+PRODUCER_FENCED = (
+    errors.ProducerFencedError,
+    errors.InvalidProducerEpochError,
+    errors.TransactionCoordinatorFencedError,
+)
+
+RECORD_REFUSED = (
+    errors.MessageSizeTooLargeError,
+    errors.RecordListTooLargeError,
+    errors.TransactionAbortableError,
+    errors.TransactionAbortedError,
+    errors.UnknownTopicOrPartitionError,
+    errors.InvalidTopicError,
+    AssertionError,
+    TypeError,
+    ValueError,
 )
 
 
@@ -147,3 +173,32 @@ def query_error(error: BaseException, attempt: str) -> ConsumerError:
         return known
     passing = isinstance(error, (errors.RetriableError, RuntimeError))
     return TransportError(f"{attempt}: {_text(error)}", retriable=passing)
+
+
+def transaction_error(
+    error: BaseException, attempt: str, offsets: Mapping[TopicPartition, OffsetAndMetadata]
+) -> ConsumerError:
+    """What an error of a transactional producer means."""
+    attempt = f"cannot {attempt}"
+    known = _common(error, attempt)
+    if known is not None:
+        return known
+    if isinstance(error, PRODUCER_FENCED):
+        return FencedError(
+            f"{attempt}: fenced, another producer was opened with this transactional_id, or the"
+            f" transaction took longer than transaction_timeout ({_text(error)}). Give each"
+            " process an id of its own"
+        )
+    if isinstance(error, STALE):
+        return CommitFailedError(
+            f"{attempt}: this member is no longer, or not yet again, part of the group's current"
+            f" generation ({_text(error)})",
+            offsets=offsets,
+            stale=True,
+        )
+    if isinstance(error, errors.KafkaTimeoutError) or is_passing(error):
+        return TransportError(f"{attempt}: no answer in time ({_text(error)})", retriable=True)
+    # What one record did wrong ends the transaction and not the producer.
+    if isinstance(error, RECORD_REFUSED):
+        return TransportError(f"{attempt}: {_text(error)}", retriable=True)
+    return TransportError(f"{attempt}: {_text(error)}")

@@ -17,9 +17,16 @@ from kafka.net.compat import KafkaNetClient
 from outcome import Outcome, Value
 
 from ..._errors import AuthenticationError, BrokerUnavailableError, ConfigurationError
-from ..base import RebalanceListener, Session, SessionSettings
+from ..base import (
+    ProducerSettings,
+    RebalanceListener,
+    Session,
+    SessionSettings,
+    TransactionalProducer,
+)
 from . import internals
 from .options import client_options
+from .producer import open_producer
 from .session import KafkaSession
 from .translate import is_refusal
 
@@ -56,6 +63,12 @@ class KafkaTransport:
     ) -> AbstractAsyncContextManager[Session]:
         """Open a session, see :meth:`Transport.connect`."""
         return self._connect(settings, listener)
+
+    def producer(
+        self, settings: ProducerSettings
+    ) -> AbstractAsyncContextManager[TransactionalProducer]:
+        """Open a transactional producer, see :class:`TransactionalTransport`."""
+        return open_producer(self.brokers, settings)
 
     @asynccontextmanager
     async def _connect(

@@ -14,6 +14,7 @@ the last step needs Trio's own scheduler to be seeded, as Hypothesis does.)
 from __future__ import annotations
 
 import itertools
+import math
 import zlib
 from collections.abc import Collection, Iterable
 from contextlib import AbstractAsyncContextManager
@@ -24,10 +25,16 @@ import trio
 
 from ..._errors import ConfigurationError, UnknownTopicError
 from ..._types import OffsetAndMetadata, TopicPartition
-from ..base import RebalanceListener, SessionSettings
+from ..base import (
+    ProducerSettings,
+    RebalanceListener,
+    SessionSettings,
+    TransactionalProducer,
+)
 from .cluster import Cluster, Connection
 from .faults import CommitFault, Faults
 from .log import Headers, MemoryRecord
+from .producer import open_producer
 from .protocol import AcceptedCommit, GroupState
 from .session import MemorySession, open_session
 from .transactions import Transaction
@@ -75,6 +82,7 @@ class MemoryBroker:
         self._epoch = epoch
         self._round_robin: dict[str, int] = {}
         self._transaction_numbers = itertools.count(1)
+        self._epochs: dict[str, int] = {}
         self._transactions: dict[str, Transaction] = {}
 
     def __repr__(self) -> str:
@@ -146,9 +154,14 @@ class MemoryBroker:
         self._cluster.create(name, total)
 
     def delete_topic(self, name: str) -> None:
-        """Delete a topic with its records; groups notice with a heartbeat."""
+        """Delete a topic with its records and what groups committed of it.
+
+        Groups notice with a heartbeat.
+        """
         self._cluster.require_topics([name])
         del self._cluster.topics[name]
+        for group in self._cluster.groups().values():
+            group.forget_topic(name)
 
     def produce(
         self,
@@ -230,10 +243,13 @@ class MemoryBroker:
         self._cluster.wake()
         return result
 
-    def transaction(self, producer_id: str = "producer") -> Transaction:
+    def transaction(
+        self, producer_id: str = "producer", *, timeout: float = math.inf
+    ) -> Transaction:
         """Begin a transaction; ``with`` commits it, or aborts it on an exception.
 
-        One that is open under the same id is aborted, and its owner fenced.
+        One that is open under the same id is aborted, and its owner fenced; so
+        is this one after ``timeout`` seconds.
         """
         if (old := self._transactions.get(producer_id)) is not None:
             old.fence()
@@ -243,11 +259,30 @@ class MemoryBroker:
             producer_id,
             self._choose,
             self._timestamp,
+            timeout,
         )
         self._transactions[producer_id] = new
         return new
 
     begin_transaction = transaction
+
+    def producer(
+        self, settings: ProducerSettings
+    ) -> AbstractAsyncContextManager[TransactionalProducer]:
+        """Open a transactional producer, see :class:`TransactionalTransport`."""
+        return open_producer(self, self._cluster, settings)
+
+    def begin_epoch(self, producer_id: str) -> int:
+        """A producer of this name begins: fence its predecessor, abort what that left open."""
+        if (old := self._transactions.get(producer_id)) is not None:
+            old.fence()
+        epoch = self._epochs.get(producer_id, -1) + 1
+        self._epochs[producer_id] = epoch
+        return epoch
+
+    def epoch(self, producer_id: str) -> int:
+        """The epoch of the newest producer of this name."""
+        return self._epochs[producer_id]
 
     def append_marker(self, tp: TopicPartition) -> int:
         """Take one offset without a record, as a control record does; return it."""

@@ -10,7 +10,7 @@ from the outside.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import trio
 
@@ -19,6 +19,9 @@ from ..._types import TopicPartition
 from .faults import FaultInjector, Faults
 from .group import Group
 from .log import PartitionLog
+
+if TYPE_CHECKING:
+    from .transactions import Transaction
 
 __all__ = ["Clock", "Cluster", "Connection", "Signal"]
 
@@ -120,6 +123,7 @@ class Cluster:
         reachable: False while the broker is down: no request arrives.
         answering: False while requests arrive and no answer comes back.
         gate: Woken when one of these changes.
+        transactions: Those that are open.
     """
 
     def __init__(self, seed: int, faults: Faults, *, initial_rebalance_delay: float) -> None:
@@ -131,6 +135,7 @@ class Cluster:
         self.gate = Signal()
         self.topics: dict[str, list[PartitionLog]] = {}
         self.connections: list[Connection] = []
+        self.transactions: set[Transaction] = set()
         self._initial_rebalance_delay = initial_rebalance_delay
         self._groups: dict[str, Group] = {}
         self._signals: dict[str, Signal] = {}
@@ -193,9 +198,16 @@ class Cluster:
             self._groups[name] = group
             self._signals[name] = Signal()
             self._seen[name] = 0
+        self.expire_transactions()
         group.tick(self.clock.now())
         self.announce(name)
         return group
+
+    def expire_transactions(self) -> None:
+        """End the transactions whose time is over."""
+        now = self.clock.now()
+        for late in [each for each in self.transactions if each.expires <= now]:
+            late.fence()
 
     def ask(self, name: str, request: Callable[[Group, float], T]) -> T:
         """Put a request to a group's coordinator and wake those whom it concerns."""

@@ -30,6 +30,7 @@ class _Held:
     """One partition of the assignment; the position is None until first needed.
 
     The first batch tells where reading starts, even if there is nothing to read.
+    The log is the one last read from.
     """
 
     tp: TopicPartition
@@ -37,6 +38,7 @@ class _Held:
     paused: bool = False
     ready: bool = False
     reported: bool = False
+    log: PartitionLog | None = None
 
 
 class Fetcher:
@@ -77,7 +79,7 @@ class Fetcher:
             held = self._held[tp]
             held.ready = True
             log = self._cluster.find_log(tp)
-            if held.position is None and log is not None:
+            if held.position is None and log is not None and self._is_stable(tp):
                 # Left to the next poll, which is the one that raises.
                 with suppress(OffsetOutOfRangeError):
                     held.position = self._initial_position(tp, None, log)
@@ -146,6 +148,13 @@ class Fetcher:
         if log is None:
             return None
         position = held.position
+        if position is None and not self._is_stable(held.tp):
+            return None
+        made_anew = held.log not in (None, log)
+        held.log = log
+        if position is not None and made_anew:
+            # An offset of the topic that was deleted means nothing in this one.
+            position = held.position = self._reset_position(held.tp, position, log)
         if position is None or not log.start <= position <= log.end:
             position = held.position = self._initial_position(held.tp, position, log)
         found = log.read(position, budget, committed_only=self._committed_only)
@@ -171,6 +180,9 @@ class Fetcher:
                 position = stored.offset
                 if log.start <= position <= log.end:
                     return position
+        return self._reset_position(tp, position, log)
+
+    def _reset_position(self, tp: TopicPartition, position: int | None, log: PartitionLog) -> int:
         policy = self._settings.auto_offset_reset
         if policy == "earliest":
             return log.start
@@ -190,6 +202,11 @@ class Fetcher:
             f"cannot read {tp} at offset {position}: the log has {log.start} to {log.end}"
             f" and auto_offset_reset is 'none'. Seek, or choose 'earliest' or 'latest'",
         )
+
+    def _is_stable(self, tp: TopicPartition) -> bool:
+        """Whether no transaction is about to move the committed offset (KIP-447)."""
+        pending = self._cluster.group(self._settings.group).pending
+        return not (self._committed_only and pending.get(tp))
 
     def _committed(self, tp: TopicPartition) -> OffsetAndMetadata | None:
         return self._cluster.group(self._settings.group).offsets.get(tp)

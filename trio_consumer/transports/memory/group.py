@@ -71,6 +71,8 @@ class Group:
         self.leader: str | None = None
         self.members: dict[str, Member] = {}
         self.offsets: dict[TopicPartition, OffsetAndMetadata] = {}
+        # Offsets that a transaction is about to move, and by which.
+        self.pending: dict[TopicPartition, set[int]] = {}
         self.history: list[AcceptedCommit] = []
         self.assigned_from: dict[str, int] = {}
         self._new_member_id = new_member_id
@@ -242,6 +244,11 @@ class Group:
         """Store offsets without asking whether the member may."""
         self.offsets.update(offsets)
         self.history.append(AcceptedCommit(now, member_id, generation, dict(offsets)))
+
+    def forget_topic(self, topic: str) -> None:
+        """Drop the offsets of a topic that was deleted."""
+        for tp in [tp for tp in self.offsets if tp.topic == topic]:
+            del self.offsets[tp]
 
     def check(
         self, member_id: str, generation: int, instance_id: str | None = None

@@ -7,6 +7,7 @@ the coordinator's answers into the errors of the seam.
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -38,7 +39,12 @@ if sys.version_info < (3, 11):
 
 __all__ = ["MemorySession", "open_session"]
 
+logger = logging.getLogger("trio_consumer.transport")
+
 T = TypeVar("T")
+
+UNSTABLE_RETRY = 0.1
+"""Seconds until offsets are asked for again that a transaction holds; kafka-python's."""
 
 Offsets = dict[TopicPartition, OffsetAndMetadata]
 
@@ -212,14 +218,16 @@ class MemorySession:
             await trio.lowlevel.checkpoint()
             raise
         identity = self.group_metadata()
+        unknown: list[TopicPartition] = []
         with trio.move_on_after(self._settings.commit_timeout):
             travel = await self._link.arrive()
             fault = self._cluster.injector.for_commit(self._link.random)
             error = self._commit_on_broker(wanted, identity, fault)
             if fault in (CommitFault.TIMEOUT, CommitFault.ANSWER_LOST):
                 await trio.sleep_forever()
-            unknown = [tp for tp in wanted if self._cluster.find_log(tp) is None]
-            if unknown and error is None:
+            if error is None:
+                unknown = [tp for tp in wanted if self._cluster.find_log(tp) is None]
+            if unknown:
                 # A client goes on asking for new metadata until its time is up.
                 await trio.sleep_forever()
             await self._link.answer(travel)
@@ -240,6 +248,14 @@ class MemorySession:
                     retriable=True,
                 )
             return
+        if unknown:
+            logger.warning(
+                "%s not committed for the group %r: the broker has no such partition, its topic"
+                " was deleted",
+                _text({tp: wanted[tp] for tp in unknown}),
+                identity.group,
+            )
+            return
         raise CommitFailedError(
             f"cannot tell whether {_text(wanted)} was committed for the group"
             f" {identity.group!r}: no answer within {self._settings.commit_timeout} s;"
@@ -256,12 +272,27 @@ class MemorySession:
         Raises:
             TransportError: No answer within ``commit_timeout`` (retriable).
         """
+        stable_only = self._settings.isolation_level == "read_committed"
 
-        def look() -> dict[TopicPartition, OffsetAndMetadata | None]:
-            offsets = self._cluster.group(self._settings.group).offsets
-            return {tp: offsets.get(tp) for tp in tps}
+        def look() -> dict[TopicPartition, OffsetAndMetadata | None] | None:
+            group = self._cluster.group(self._settings.group)
+            if stable_only and any(group.pending.get(tp) for tp in tps):
+                return None
+            return {tp: group.offsets.get(tp) for tp in tps}
 
-        return await self._ask("read the committed offsets", look)
+        what = "read the committed offsets"
+        deadline = trio.current_time() + self._settings.commit_timeout
+        while True:
+            found = await self._ask(what, look)
+            if found is not None:
+                return found
+            if trio.current_time() >= deadline:
+                raise TransportError(
+                    f"cannot {what}: a transaction that is open holds them; try again",
+                    retriable=True,
+                )
+            # It is about to move one: ask again, as Kafka's clients do.
+            await trio.sleep(UNSTABLE_RETRY)
 
     async def beginning_offsets(self, tps: Collection[TopicPartition]) -> dict[TopicPartition, int]:
         """The first offset available in each partition.

@@ -9,6 +9,7 @@ still open aborts and fences that one, as a restarted producer does in Kafka.
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Callable, Mapping
 from types import TracebackType
 
@@ -34,6 +35,7 @@ class Transaction:
 
     Attributes:
         producer_id: Its transactional id.
+        expires: When the broker aborts it by itself, on the broker's clock.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Transaction:
         producer_id: str,
         choose_partition: Callable[[str, bytes | None, int | None], TopicPartition],
         timestamp: Callable[[], int],
+        timeout: float = math.inf,
     ) -> None:
         self.producer_id = producer_id
         self._cluster = cluster
@@ -51,6 +54,8 @@ class Transaction:
         self._timestamp = timestamp
         self._state = TransactionState.OPEN
         self._partitions: set[TopicPartition] = set()
+        self.expires = cluster.clock.now() + timeout
+        cluster.transactions.add(self)
         self._offsets: list[tuple[GroupMetadata, dict[TopicPartition, OffsetAndMetadata]]] = []
 
     def __repr__(self) -> str:
@@ -124,13 +129,16 @@ class Transaction:
                 stale=True,
             )
         self._offsets.append((group, dict(offsets)))
+        pending = self._cluster.group(group.group).pending
+        for tp in offsets:
+            pending.setdefault(tp, set()).add(self._number)
 
     def commit(self) -> None:
         """Make everything visible, with a marker in each partition written to."""
         self._check_open("commit")
-        self._end(TransactionState.COMMITTED)
         for group, offsets in self._offsets:
             self._store(group, offsets)
+        self._end(TransactionState.COMMITTED)
 
     def abort(self) -> None:
         """Hide everything from ``read_committed``, with the same markers."""
@@ -138,7 +146,7 @@ class Transaction:
         self._end(TransactionState.ABORTED)
 
     def fence(self) -> None:
-        """Abort it because its producer has been replaced."""
+        """Abort it because its producer has been replaced, or its time is over."""
         if self._state is TransactionState.OPEN:
             self._end(TransactionState.FENCED)
 
@@ -155,6 +163,11 @@ class Transaction:
 
     def _end(self, state: TransactionState) -> None:
         self._state = state
+        self._cluster.transactions.discard(self)
+        for group, offsets in self._offsets:
+            pending = self._cluster.group(group.group).pending
+            for tp in offsets:
+                pending[tp].discard(self._number)
         for tp in sorted(self._partitions):
             log = self._cluster.find_log(tp)
             if log is not None:
@@ -162,10 +175,11 @@ class Transaction:
         self._cluster.wake()
 
     def _check_open(self, what: str) -> None:
+        self._cluster.expire_transactions()
         if self._state is TransactionState.FENCED:
             raise FencedError(
-                f"cannot {what} in {self!r}: another producer began a transaction as"
-                f" {self.producer_id!r}. Give each producer an id of its own"
+                f"cannot {what} in {self!r}: fenced, it took longer than its timeout, or another"
+                f" producer was opened as {self.producer_id!r}. Give each process an id of its own"
             )
         if self._state is not TransactionState.OPEN:
             raise TransportError(f"cannot {what} in {self!r}: it has ended; begin another one")

@@ -6,7 +6,12 @@ from contextlib import AbstractAsyncContextManager
 from typing import ClassVar
 
 from ..._errors import ConfigurationError
-from ..base import RebalanceListener, SessionSettings
+from ..base import (
+    ProducerSettings,
+    RebalanceListener,
+    SessionSettings,
+    TransactionalProducer,
+)
 from .broker import MemoryBroker
 from .session import MemorySession
 
@@ -42,3 +47,9 @@ class MemoryTransport:
     ) -> AbstractAsyncContextManager[MemorySession]:
         """As :meth:`MemoryBroker.connect`."""
         return self.broker.connect(settings, listener)
+
+    def producer(
+        self, settings: ProducerSettings
+    ) -> AbstractAsyncContextManager[TransactionalProducer]:
+        """As :meth:`MemoryBroker.producer`."""
+        return self.broker.producer(settings)
