@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import trio
 from trio.testing import MockClock
@@ -26,7 +26,13 @@ from trio_consumer import (
     open_consumer,
 )
 from trio_consumer.testing import MemoryBroker
-from trio_consumer.transports import PolledBatch, RebalanceListener, Session, SessionSettings
+from trio_consumer.transports import (
+    PolledBatch,
+    RebalanceListener,
+    Session,
+    SessionSettings,
+    Transport,
+)
 
 from .observed import BOUND, QUIET, Observed
 from .schedules import (
@@ -52,10 +58,7 @@ from .schedules import (
     Work,
 )
 
-__all__ = ["run"]
-
-GROUP = "g"
-T = TP("t", 0)
+__all__ = ["World", "run"]
 
 
 class BreakOffError(Exception):
@@ -81,13 +84,13 @@ class _WatchedSession:
     async def commit(self, offsets: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
         await self._session.commit(offsets)
         for tp, stored in offsets.items():
-            self._side.observed.store(tp.topic, stored.offset)
+            self._side.observed.store(self._side.world.topic(tp.topic), stored.offset)
 
 
-class _WatchedBroker:
-    """The memory broker as a transport, with watched sessions."""
+class _WatchedTransport:
+    """A transport with watched sessions."""
 
-    closed_errors: ClassVar[tuple[type[BaseException], ...]] = MemoryBroker.closed_errors
+    closed_errors: ClassVar[tuple[type[BaseException], ...]] = (trio.ClosedResourceError,)
 
     def __init__(self, side: _Side) -> None:
         self._side = side
@@ -96,8 +99,65 @@ class _WatchedBroker:
     async def connect(
         self, settings: SessionSettings, listener: RebalanceListener
     ) -> AsyncGenerator[Any, None]:
-        async with self._side.broker.connect(settings, listener) as session:
+        async with self._side.world.address.connect(settings, listener) as session:
             yield _WatchedSession(session, self._side)
+
+
+class World(Protocol):
+    """A broker with the topics of a schedule.
+
+    Attributes:
+        address: Where it is.
+        group: Under which name to consume.
+        quiet: Seconds without a message after which no more is waited for.
+    """
+
+    address: Transport
+    group: str
+    quiet: float
+
+    def name(self, topic: str) -> str:
+        """What a topic of the schedule is called there."""
+        ...
+
+    def topic(self, name: str) -> str:
+        """The reverse."""
+        ...
+
+    def produce(self, count: int) -> range:
+        """So many records more in ``t``; their offsets."""
+        ...
+
+
+class MemoryWorld:
+    """The memory broker."""
+
+    group = "g"
+    quiet = QUIET
+
+    def __init__(self, schedule: Schedule) -> None:
+        meeting = any(isinstance(step, CommitMeanwhile) for step in schedule.steps)
+        self.broker = MemoryBroker(latency=1.0 if meeting else 0.0)
+        self.address: Transport = self.broker
+        for topic, offsets in schedule.topics.items():
+            self.broker.create_topic(topic)
+            for offset in range(max(offsets) + 1):
+                value = b"no JSON" if offset in schedule.not_json else b"%d" % offset
+                self.broker.produce(topic, value)
+            self.broker.delete_offsets(TP(topic, 0), set(range(max(offsets))) - set(offsets))
+        if schedule.committed is not None:
+            self.broker.set_committed(self.group, TP("t", 0), schedule.committed)
+
+    def name(self, topic: str) -> str:
+        return topic
+
+    def topic(self, name: str) -> str:
+        return name
+
+    def produce(self, count: int) -> range:
+        first = self.broker.end_offset(TP("t", 0))
+        self.broker.produce_many("t", [b"1"] * count)
+        return range(first, first + count)
 
 
 class _Program:
@@ -113,7 +173,7 @@ class _Program:
 
     def open(self) -> Stream:
         return self.side.consumer.stream(
-            self.reader.topic,
+            self.side.world.name(self.reader.topic),
             ack="manual" if self.reader.fails_at is None else "auto",
             value_deserializer=json.loads if self.reader.json else None,
             on_decode_error="skip",
@@ -122,7 +182,7 @@ class _Program:
 
     async def take(self) -> Message | None:
         """The next message, or None if none comes."""
-        with trio.move_on_after(QUIET):
+        with trio.move_on_after(self.side.world.quiet):
             message = await anext(aiter(self.stream))
             self.side.observed.give(self.number, message.offset)
             self.hand[message.offset] = message
@@ -153,9 +213,9 @@ class _Program:
             with trio.CancelScope() as scope:
                 async with self.open() as stream:
                     while True:
-                        with trio.move_on_after(QUIET) as patience:
+                        with trio.move_on_after(self.side.world.quiet) as patience:
                             async for message in stream:
-                                patience.deadline = trio.current_time() + QUIET
+                                patience.deadline = trio.current_time() + self.side.world.quiet
                                 await self.handle(message, scope)
                         return True
         except BreakOffError:
@@ -174,23 +234,20 @@ class _Program:
 
 
 class _Side:
-    def __init__(self, schedule: Schedule, observed: Observed) -> None:
+    def __init__(self, schedule: Schedule, observed: Observed, world: World) -> None:
         self.schedule = schedule
         self.observed = observed
+        self.world = world
+        self.tp = TP(world.name("t"), 0)
         self.flow_is_stopped = False
         self.revoked = trio.Event()
-        meeting = any(isinstance(step, CommitMeanwhile) for step in schedule.steps)
-        self.broker = MemoryBroker(latency=1.0 if meeting else 0.0)
-        for topic, offsets in schedule.topics.items():
-            self.broker.create_topic(topic)
-            self.broker.produce_many(topic, [self.value(n) for n in range(max(offsets) + 1)])
-            self.broker.delete_offsets(TP(topic, 0), set(range(max(offsets))) - set(offsets))
-        if schedule.committed is not None:
-            self.broker.set_committed(GROUP, T, schedule.committed)
         self.consumer: Consumer
 
-    def value(self, offset: int) -> bytes:
-        return b"no JSON" if offset in self.schedule.not_json else b"%d" % offset
+    @property
+    def memory(self) -> MemoryBroker:
+        """For steps that only a broker in memory can do."""
+        assert isinstance(self.world, MemoryWorld)
+        return self.world.broker
 
     async def on_livelock(self, livelock: Livelock) -> None:
         await trio.lowlevel.checkpoint()
@@ -202,9 +259,9 @@ class _Side:
     async def main(self) -> None:
         with trio.CancelScope() as scope:
             async with open_consumer(
-                _WatchedBroker(self),
-                group=GROUP,
-                topics=list(self.schedule.topics),
+                _WatchedTransport(self),
+                group=self.world.group,
+                topics=[self.world.name(topic) for topic in self.schedule.topics],
                 commit_interval=BOUND * 100,  # the steps say when
                 on_livelock=self.on_livelock,
                 on_partitions_revoked=self.on_revoked,
@@ -226,8 +283,9 @@ class _Side:
                     scope.cancel()
 
     async def commit(self, topics: tuple[str, ...] | None = None) -> None:
+        names = None if topics is None else [self.world.name(topic) for topic in topics]
         with suppress(CommitFailedError):
-            await self.consumer.commit(topics)
+            await self.consumer.commit(names)
 
     async def step(self, step: Step) -> None:
         match step:
@@ -251,13 +309,13 @@ class _Side:
                 await self.commit()
                 self.observed.checkpoint()
             case RefuseCommit():
-                self.broker.fail_next_commits(1, "rebalance in progress")
+                self.memory.fail_next_commits(1, "rebalance in progress")
             case HandOver(finishes):
                 await self.hand_over(finishes)
             case Pause():
-                self.consumer.pause_partitions([T])
+                self.consumer.pause_partitions([self.tp])
             case Resume():
-                self.consumer.resume_partitions([T])
+                self.consumer.resume_partitions([self.tp])
             case StopFlow():
                 self.consumer.stop_flow()
             case ResumeFlow():
@@ -271,15 +329,15 @@ class _Side:
                 self.flow_is_stopped = True
             case Seek(offset):
                 self.observed.seek("t", offset)
-                await self.consumer.seek(T, offset)
+                await self.consumer.seek(self.tp, offset)
             case Produce(count):
-                for _ in range(count):
-                    self.observed.produce("t", self.broker.produce("t", b"1"))
+                for offset in self.world.produce(count):
+                    self.observed.produce("t", offset)
             case Wait(seconds) | Watch(seconds):
                 await trio.sleep(seconds)
 
     async def hand_over(self, finishes: tuple[Finish, ...]) -> None:
-        self.broker.rebalance(GROUP)
+        self.memory.rebalance(self.world.group)
         with trio.move_on_after(BOUND) as scope:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.revoked.wait)
@@ -299,17 +357,19 @@ def _virtually(main: Callable[[], Awaitable[None]]) -> None:
 def run(
     schedule: Schedule,
     start: Callable[[Callable[[], Awaitable[None]]], None] = _virtually,
+    world: World | None = None,
 ) -> Observed:
     """Put this consumer through a schedule.
 
     Args:
         schedule: What happens.
-        start: Runs the program, under a virtual clock.
+        start: Runs the program; by default under a virtual clock.
+        world: The broker; by default one in memory.
     """
     observed = Observed(schedule)
 
     async def main() -> None:
-        await _Side(schedule, observed).main()
+        await _Side(schedule, observed, world or MemoryWorld(schedule)).main()
 
     start(main)
     return observed

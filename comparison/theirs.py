@@ -23,7 +23,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import faust
 import faust.sensors.monitor
@@ -59,7 +59,10 @@ from .schedules import (
     Work,
 )
 
-__all__ = ["VERSION", "run"]
+if TYPE_CHECKING:
+    from .on_kafka import KafkaWorld
+
+__all__ = ["VERSION", "run", "run_on_kafka"]
 
 VERSION: str = faust.__version__
 
@@ -277,7 +280,7 @@ class _Program:
         self.last = 0.0
         # Each channel is a topic description of its own.
         self.topic = side.app.topic(
-            reader.topic,
+            side.name(reader.topic),
             value_type=None if reader.json else bytes,
             value_serializer="json" if reader.json else "raw",
         )
@@ -293,7 +296,6 @@ class _Program:
             await asyncio.sleep(0)
         else:
             self.agent = self.side.app.agent(self.topic)(self.handle)
-            await self.agent.start()
 
     def iterate(self) -> None:
         self.events = aiter(self.stream.events())
@@ -301,7 +303,7 @@ class _Program:
 
     async def take(self) -> Any:
         """The next event, or None if none comes."""
-        deadline = asyncio.get_running_loop().time() + QUIET
+        deadline = asyncio.get_running_loop().time() + self.side.quiet
         while True:
             if self.first is None:
                 self.first = asyncio.ensure_future(anext(self.events))
@@ -331,7 +333,7 @@ class _Program:
         loop = asyncio.get_running_loop()
         if self.agent is not None:
             self.last = loop.time()
-            while (left := self.last + QUIET - loop.time()) > 0:
+            while (left := self.last + self.side.quiet - loop.time()) > 0:
                 await asyncio.sleep(left)
             # The iterator of an agent that has failed may live on in a traceback.
             gc.collect()
@@ -361,12 +363,20 @@ class _Program:
 
 
 class _Side:
+    """Faust above a log in memory."""
+
+    quiet = QUIET
+
     def __init__(self, schedule: Schedule, observed: Observed) -> None:
         self.schedule = schedule
         self.observed = observed
-        self.client = LogClient(schedule, self.observed)
         self.tasks: list[asyncio.Task[None]] = []
         self.handed_over = False
+        self.tp = TP(self.name("t"), 0)
+
+    def name(self, topic: str) -> str:
+        """What a topic of the schedule is called."""
+        return topic
 
     def make_app(self) -> None:
         app = faust.App(
@@ -377,6 +387,7 @@ class _Side:
         )
         app.transport = InlineTransport(app.conf.broker_consumer, app)
         app.producer = NoProducer()
+        self.client = LogClient(self.schedule, self.observed)
         app.sensors.add(app.monitor)
         self.app: Any = app
         self.consumer: Any = app.consumer
@@ -385,6 +396,9 @@ class _Side:
 
     async def join(self) -> None:
         """Subscribe and be assigned everything, as a worker that starts."""
+        for program in self.programs:
+            if program.agent is not None:
+                await program.agent.start()
         topics, recovery = self.app.topics, self.app.tables.recovery
         # The end of transport/conductor.py:Conductor._subscriber.
         await topics._update_indices()
@@ -410,8 +424,18 @@ class _Side:
         for step in self.schedule.steps:
             await self.step(step)
         if not self.handed_over:
-            await self.consumer.commit()
+            await self.commit()
         self.observed.close()
+
+    async def commit(self, topics: tuple[str, ...] | None = None) -> None:
+        await self.consumer.commit(None if topics is None else set(map(self.name, topics)))
+
+    def note_flow(self, *, stopped: bool) -> None:
+        self.client.flow_is_stopped = stopped
+
+    async def produce(self, count: int) -> None:
+        for _ in range(count):
+            self.client.produce()
 
     async def commit_meanwhile(self, finish: Finish) -> None:
         self.client.latency = 1.0
@@ -435,7 +459,7 @@ class _Side:
             case Finish():
                 self.programs[step.reader].finish(step)
             case Commit(topics):
-                await self.consumer.commit(None if topics is None else set(topics))
+                await self.commit(topics)
                 self.observed.checkpoint()
             case CommitMeanwhile(finish):
                 await self.commit_meanwhile(finish)
@@ -444,23 +468,22 @@ class _Side:
             case HandOver(finishes):
                 await self.hand_over(finishes)
             case Pause():
-                self.consumer.pause_partitions({T})
+                self.consumer.pause_partitions({self.tp})
             case Resume():
-                self.consumer.resume_partitions({T})
+                self.consumer.resume_partitions({self.tp})
             case StopFlow():
                 self.consumer.stop_flow()
             case ResumeFlow():
-                self.client.flow_is_stopped = False
+                self.note_flow(stopped=False)
                 self.consumer.resume_flow()
             case WaitForStoppedFlow():
                 await self.bounded("wait_for_stopped_flow()", self.consumer.wait_for_stopped_flow())
-                self.client.flow_is_stopped = True
+                self.note_flow(stopped=True)
             case Seek(offset):
                 self.observed.seek("t", offset)
-                await self.consumer.seek(T, offset)
+                await self.consumer.seek(self.tp, offset)
             case Produce(count):
-                for _ in range(count):
-                    self.client.produce()
+                await self.produce(count)
             case Wait(seconds):
                 await asyncio.sleep(seconds)
             case Watch(seconds):
@@ -544,4 +567,63 @@ def run(schedule: Schedule) -> Observed:
         asyncio.set_event_loop(None)
         loop.close()
         gc.unfreeze()
+    return observed
+
+
+class _KafkaSide(_Side):
+    """A worker of Faust with aiokafka, its threads and a real broker."""
+
+    def __init__(self, schedule: Schedule, observed: Observed, world: KafkaWorld) -> None:
+        self.world = world
+        self.quiet = world.quiet
+        super().__init__(schedule, observed)
+
+    def name(self, topic: str) -> str:
+        return self.world.name(topic)
+
+    def make_app(self) -> None:
+        self.app = faust.App(
+            self.world.group,
+            broker=f"kafka://{self.world.bootstrap}",
+            web_enabled=False,
+            topic_disable_leader=True,
+            stream_buffer_maxsize=self.schedule.buffer,
+            broker_commit_interval=BOUND * 100,  # the steps say when
+        )
+
+    async def join(self) -> None:
+        await self.app.start()
+        self.consumer = self.app.consumer
+        await self.app.tables.recovery.completed.wait()
+
+    async def commit(self, topics: tuple[str, ...] | None = None) -> None:
+        await super().commit(topics)
+        stored = await asyncio.to_thread(self.world.committed)
+        for topic, offset in stored.items():
+            if offset != self.observed.committed[topic]:
+                self.observed.store(topic, offset)
+
+    def note_flow(self, *, stopped: bool) -> None:
+        """What aiokafka fetches is not seen from outside."""
+
+    async def produce(self, count: int) -> None:
+        for offset in await asyncio.to_thread(self.world.produce, count):
+            self.observed.produce("t", offset)
+
+
+def run_on_kafka(schedule: Schedule, world: KafkaWorld) -> Observed:
+    """Put Faust through a schedule on a real Kafka."""
+    observed = Observed(schedule)
+
+    async def main() -> None:
+        side = _KafkaSide(schedule, observed, world)
+        try:
+            await side.main()
+        finally:
+            # What is in the hands of a schedule would be waited for without end.
+            side.app.conf.stream_wait_empty = False
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(side.app.stop(), 10)
+
+    asyncio.run(main())
     return observed
