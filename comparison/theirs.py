@@ -1,17 +1,17 @@
 """The schedules with Faust, all of it its own code but the client at the bottom.
 
-What runs is an :class:`faust.App` with Faust's aiokafka driver: its consumer and
+What runs is a :class:`faust.App` with Faust's aiokafka driver: its consumer and
 consumer thread's methods, fetcher, conductor, channels, streams, agents, the
 rebalance of the app and the recovery that resumes the streams after it.  Below
-that, in the place of ``aiokafka.AIOKafkaConsumer``, stands :class:`LogClient`, a
-log in memory that keeps aiokafka's own ``SubscriptionState``.  It fetches,
-seeks and commits as aiokafka does, and writes down what is stored.
+that, in the place of ``aiokafka.AIOKafkaConsumer``, stands
+:class:`~.log_client.LogClient`.
 
-Three things are different from a worker, none of which decides anything here:
+Four things are different from a worker, none of which decides anything here:
 the methods of the consumer thread run in the loop of the app
 (:class:`InlineThread`); the timers that commit and look for livelocks are not
-started, because a schedule says when; the loop's clock is virtual
-(:class:`VirtualLoop`).
+started, because a schedule says when; nothing is produced; the loop's clock is
+virtual.  :func:`run_on_kafka` starts the app as a worker does, with nothing
+replaced.
 """
 
 from __future__ import annotations
@@ -20,21 +20,18 @@ import asyncio
 import contextlib
 import gc
 import logging
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, Any
 
 import faust
 import faust.sensors.monitor
 import faust.transport.consumer
-from aiokafka.consumer.subscription_state import SubscriptionState
-from aiokafka.errors import CommitFailedError
 from faust.exceptions import ValueDecodeError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode.utils.futures import maybe_async, notify
 
+from .log_client import LogClient, VirtualLoop
 from .observed import BOUND, QUIET, Observed
 from .schedules import (
     Background,
@@ -66,168 +63,8 @@ __all__ = ["VERSION", "run", "run_on_kafka"]
 
 VERSION: str = faust.__version__
 
-T = TP("t", 0)
-
 LOOK_INTERVAL = 2.8 * 2.5
 """Seconds between two looks of Faust's livelock detector, by default."""
-
-FETCH_POLL = 0.01
-"""Virtual seconds between two looks of a waiting fetch."""
-
-BASE = time.monotonic()
-"""Where the virtual clock begins: Faust's own clock, which it is compared with."""
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """A loop whose clock jumps to the next timer when nothing is left to do."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._virtual = BASE
-        selector: Any = self._selector  # type: ignore[attr-defined]
-        select = selector.select
-
-        def jump(timeout: float | None = None) -> Any:
-            if timeout is None:
-                raise RuntimeError("nothing will ever happen any more")
-            self._virtual += max(timeout, 0.0)
-            return select(0)
-
-        selector.select = jump
-
-    def time(self) -> float:
-        """Seconds on the virtual clock."""
-        return self._virtual
-
-
-class Record(NamedTuple):
-    """What aiokafka's ``ConsumerRecord`` has."""
-
-    topic: str
-    partition: int
-    offset: int
-    timestamp: int
-    timestamp_type: int
-    key: bytes | None
-    value: bytes | None
-    checksum: int | None
-    serialized_key_size: int
-    serialized_value_size: int
-    headers: tuple[()] = ()
-
-
-class LogFetcher:
-    """aiokafka's fetcher: hands out what is there and moves the positions over it."""
-
-    _closed = False
-
-    def __init__(self, client: LogClient) -> None:
-        self._client = client
-        self._subscriptions = client._subscription
-
-    async def fetched_records(
-        self, partitions: Any, timeout: float = 0, max_records: int | None = None
-    ) -> dict[TP, list[Record]]:
-        """As in aiokafka, no partitions means all of them."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout
-        while True:
-            drained = {}
-            for tp in self._client.assignment():
-                state = self._subscriptions.subscription.assignment.state_value(tp)
-                state.highwater = self._client.end(tp)
-                state.timestamp = int(1000 * time.time())
-                if partitions and tp not in partitions:
-                    continue
-                records = [r for r in self._client.records[tp] if r.offset >= state.position]
-                if records:
-                    drained[tp] = records
-                    state.consumed_to(records[-1].offset + 1)
-            if drained or loop.time() >= deadline:
-                if self._client.flow_is_stopped:
-                    self._client.observed.fetched_while_stopped += sum(map(len, drained.values()))
-                return drained
-            await asyncio.sleep(FETCH_POLL)
-
-
-class LogClient:
-    """In the place of ``aiokafka.AIOKafkaConsumer``."""
-
-    _closed = False
-    _max_poll_records = None
-
-    def __init__(self, schedule: Schedule, observed: Observed) -> None:
-        self.observed = observed
-        self.flow_is_stopped = False
-        self.refuse = False
-        self.latency = 0.0
-        self.stored: dict[TP, int] = {}
-        if schedule.committed is not None:
-            self.stored[T] = schedule.committed
-        self.records = {
-            TP(topic, 0): [self._record(schedule, topic, offset) for offset in offsets]
-            for topic, offsets in schedule.topics.items()
-        }
-        self._schedule = schedule
-        self._subscription = SubscriptionState()
-        self._fetcher = LogFetcher(self)
-        self._coordinator = SimpleNamespace(generation=1)
-
-    @staticmethod
-    def _record(schedule: Schedule, topic: str, offset: int) -> Record:
-        value = b"no JSON" if offset in schedule.not_json else b"%d" % offset
-        return Record(topic, 0, offset, 0, 0, None, value, None, 0, len(value))
-
-    def produce(self) -> None:
-        """One record more in ``t``."""
-        offset = self.end(T)
-        self.records[T].append(self._record(self._schedule, "t", offset))
-        self.observed.produce("t", offset)
-        # aiokafka fetches in the background, whether or not anybody asks for records.
-        self._subscription.subscription.assignment.state_value(T).highwater = offset + 1
-
-    def end(self, tp: TP) -> int:
-        """The next offset to be written."""
-        return self.records[tp][-1].offset + 1
-
-    def assign(self) -> None:
-        """What the coordinator and the fetcher do: all partitions, each at its position."""
-        self._subscription.subscribe({tp.topic for tp in self.records})
-        self._subscription.assign_from_subscribed(set(self.records))
-        for tp in self.records:
-            self._subscription.seek(tp, self.stored.get(tp, 0))
-
-    # What Faust calls.
-
-    def assignment(self) -> Any:
-        return self._subscription.assigned_partitions()
-
-    def highwater(self, tp: TP) -> int:
-        return self.end(TP(*tp))
-
-    def seek(self, tp: TP, offset: int) -> None:
-        self._subscription.seek(TP(*tp), offset)
-
-    async def seek_to_committed(self) -> dict[TP, int | None]:
-        committed = {tp: self.stored.get(tp) for tp in self.assignment()}
-        for tp, offset in committed.items():
-            if offset and offset > 0:
-                self.seek(tp, offset)
-        return committed
-
-    async def commit(self, offsets: Mapping[TP, Any]) -> None:
-        await asyncio.sleep(self.latency)
-        if self.refuse:
-            self.refuse = False
-            # aiokafka/consumer/group_coordinator.py:commit_offsets
-            raise CommitFailedError(
-                "Commit cannot be completed since the group has already "
-                "rebalanced and may have assigned the partitions "
-                "to another member"
-            )
-        for tp, stored in offsets.items():
-            self.stored[TP(*tp)] = stored.offset
-            self.observed.store(tp.topic, stored.offset)
 
 
 class InlineThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
@@ -502,7 +339,7 @@ class _Side:
     async def hand_over(self, finishes: tuple[Finish, ...]) -> None:
         """transport/drivers/aiokafka.py:ConsumerRebalanceListener.on_partitions_revoked."""
         self.app.on_rebalance_start()
-        revoking = asyncio.create_task(self.consumer.on_partitions_revoked({T}))
+        revoking = asyncio.create_task(self.consumer.on_partitions_revoked({self.tp}))
         for finish in finishes:
             await asyncio.sleep(5)
             self.programs[finish.reader].finish(finish)
