@@ -82,12 +82,31 @@ def bench(session: nox.Session) -> None:
     session.run("python", "-m", "benchmarks.throughput", *session.posargs)
 
 
+@nox.session(python="3.12")
+def faust(session: nox.Session) -> None:
+    """Put Faust's consumer and this one through the same schedules."""
+    constraints = "comparison/constraints.txt"
+    wanted = nox.project.dependency_groups(PYPROJECT, "faust")
+    session.install("-c", constraints, *wanted, ".")
+    session.install("-c", constraints, "--no-deps", "--force-reinstall", ".")
+    # As `python -m comparison`, but with the wheel and not with what lies here.
+    start = (
+        "import runpy, sys; sys.path.append('.'); runpy.run_module('comparison', None, '__main__')"
+    )
+    session.run("python", "-P", "-c", start, *session.posargs)
+
+
 @nox.session
 def lock(session: nox.Session) -> None:
-    """Write constraints.txt anew: the versions that development and CI use."""
+    """Write constraints.txt anew, the versions that development and CI use, and Faust's."""
     session.install("uv")
+    pip_compile = ("uv", "pip", "compile", "--upgrade", "--quiet", "--no-header", "--no-annotate")
     session.run(
-        *("uv", "pip", "compile", "--universal", "--python-version", "3.10", "--upgrade"),
-        *("--quiet", "--no-header", "--no-annotate", "--group", "dev", "--group", "bench"),
+        *(*pip_compile, "--universal", "--python-version", "3.10"),
+        *("--group", "dev", "--group", "bench"),
         *("pyproject.toml", "--output-file", "constraints.txt"),
+    )
+    session.run(
+        *(*pip_compile, "--universal", "--python-version", "3.12", "--group", "faust"),
+        *("pyproject.toml", "--output-file", "comparison/constraints.txt"),
     )

@@ -1,0 +1,1 @@
+"""Two consumers put through the same schedules: Faust's, and this one."""
