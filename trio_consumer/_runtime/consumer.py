@@ -387,7 +387,8 @@ class Consumer(ConsumerInspection):
 
         What is buffered or in hand of it becomes stale: acknowledging returns
         False.  Seeking back delivers again; seeking forward leaves out what is
-        between.
+        between.  Nothing is committed by it, but by what is finished afterwards.
+        Past the end, or before the beginning, ``auto_offset_reset`` applies.
 
         Raises:
             ConfigurationError: The partition is not assigned to this member, or
