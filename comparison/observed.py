@@ -197,7 +197,7 @@ def _too_low(
 
 def _committed(observed: Observed, wanted: Ideal) -> str:
     if wanted.alarm is not None:
-        return observed.alarms[0] if observed.alarms else "no alarm"
+        return "an alarm" if observed.alarms else "no alarm"
     if not observed.checkpoints:
         return "nothing is fetched after the return"
     last = observed.checkpoints[-1]

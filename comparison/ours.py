@@ -7,7 +7,7 @@ with one thing added: what passes between it and the consumer is written down.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, ClassVar
 
@@ -174,9 +174,9 @@ class _Program:
 
 
 class _Side:
-    def __init__(self, schedule: Schedule) -> None:
+    def __init__(self, schedule: Schedule, observed: Observed) -> None:
         self.schedule = schedule
-        self.observed = Observed(schedule)
+        self.observed = observed
         self.flow_is_stopped = False
         self.revoked = trio.Event()
         meeting = any(isinstance(step, CommitMeanwhile) for step in schedule.steps)
@@ -292,14 +292,24 @@ class _Side:
         self.observed.checkpoint()
 
 
-def run(schedule: Schedule) -> Observed:
-    """Put this consumer through a schedule."""
-    observed: list[Observed] = []
+def _virtually(main: Callable[[], Awaitable[None]]) -> None:
+    trio.run(main, clock=MockClock(autojump_threshold=0))
+
+
+def run(
+    schedule: Schedule,
+    start: Callable[[Callable[[], Awaitable[None]]], None] = _virtually,
+) -> Observed:
+    """Put this consumer through a schedule.
+
+    Args:
+        schedule: What happens.
+        start: Runs the program, under a virtual clock.
+    """
+    observed = Observed(schedule)
 
     async def main() -> None:
-        side = _Side(schedule)
-        observed.append(side.observed)
-        await side.main()
+        await _Side(schedule, observed).main()
 
-    trio.run(main, clock=MockClock(autojump_threshold=0))
-    return observed[0]
+    start(main)
+    return observed
