@@ -331,7 +331,7 @@ class _Program:
         loop = asyncio.get_running_loop()
         if self.agent is not None:
             self.last = loop.time()
-            while (left := self.last + QUIET - loop.time()) > 0:  # noqa: ASYNC110  # it moves
+            while (left := self.last + QUIET - loop.time()) > 0:  # it moves
                 await asyncio.sleep(left)
             # The iterator of an agent that has failed may live on in a traceback.
             gc.collect()
