@@ -40,6 +40,9 @@ class Backend(Protocol):
     async def produce(self, topic: str, values: Sequence[Value], partition: int = 0) -> None:
         """Append values to a partition; returns when they can be read."""
 
+    async def produce_record(self, topic: str, **fields: Any) -> None:
+        """Append one record to partition 0: key, value, headers, timestamp in ms."""
+
     async def produce_transaction(
         self, topic: str, values: Sequence[Value], partition: int = 0, *, commit: bool = True
     ) -> None:
@@ -100,6 +103,9 @@ class MemoryBackend:
         for value in values:
             self.broker.produce(topic, value, partition=partition)
 
+    async def produce_record(self, topic: str, **fields: Any) -> None:
+        self.broker.produce(topic, partition=0, **fields)
+
     async def produce_transaction(
         self, topic: str, values: Sequence[Value], partition: int = 0, *, commit: bool = True
     ) -> None:
@@ -159,6 +165,14 @@ class KafkaBackend:
 
     async def produce(self, topic: str, values: Sequence[Value], partition: int = 0) -> None:
         await trio.to_thread.run_sync(self._produce, topic, values, partition, None)
+
+    async def produce_record(self, topic: str, **fields: Any) -> None:
+        def produce() -> None:
+            producer = Producer({"bootstrap.servers": self.cluster.bootstrap})
+            producer.produce(topic, partition=0, **fields)
+            producer.flush(30)
+
+        await trio.to_thread.run_sync(produce)
 
     async def produce_transaction(
         self, topic: str, values: Sequence[Value], partition: int = 0, *, commit: bool = True

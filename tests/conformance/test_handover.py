@@ -121,7 +121,7 @@ def test_callback_that_outlasts_the_rebalance_costs_no_message(
             nonlocal slow
             if slow:
                 slow = False
-                await trio.sleep(6)
+                await trio.sleep(4)
 
         async def work(name: str, **more: Any) -> None:
             async with (

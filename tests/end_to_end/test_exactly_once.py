@@ -7,13 +7,17 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import trio
 from confluent_kafka import Consumer, KafkaError
+
+from trio_consumer import open_consumer
 
 from ..kafka.cluster import Cluster
 from ..kafka.fixtures import TopicFactory
@@ -131,3 +135,46 @@ def test_hundred_thousand_messages_exactly_once(
     doubled = {number: times for number, times in seen.items() if times > 1}
     assert not doubled, f"seed {seed}: {len(doubled)} doubled"
     assert len(seen) == count, f"seed {seed}: {count - len(seen)} lost"
+
+
+def test_cancelled_transactions_leave_nothing_behind(
+    kafka_cluster: Cluster, topic: TopicFactory
+) -> None:
+    """Ten programs cancelled in the middle of transactions: no thread is left, nothing doubled."""
+    count = 2_000
+    source, target = topic(PARTITIONS), topic(PARTITIONS)
+    group = f"cancelled-transactions-{next(_serial)}"
+    produce_numbered(kafka_cluster.bootstrap, source, count, PARTITIONS)
+    seed = random.randrange(1_000_000)
+    chance = random.Random(seed)
+
+    async def transform(limit: float) -> None:
+        with trio.move_on_after(limit):
+            async with (
+                open_consumer(
+                    f"kafka://{kafka_cluster.bootstrap}", group=group, transactional_id=group
+                ) as consumer,
+                consumer.stream(source, ack="manual") as stream,
+            ):
+                async for batch in stream.batches(20):
+                    async with consumer.transaction() as transaction:
+                        for message in batch:
+                            await transaction.send(
+                                target, message.value, partition=message.partition
+                            )
+                        await transaction.flush()
+                        batch.ack()
+
+    async def main() -> None:
+        for _ in range(10):
+            await transform(chance.uniform(0.1, 2.0))
+        with trio.fail_after(60):
+            while sum(committed(kafka_cluster, group, source, PARTITIONS)) < count:
+                await transform(5.0)
+
+    trio.run(main)
+    seen = read_committed(kafka_cluster.bootstrap, target)
+    assert seen == Counter(range(count)), f"seed {seed}"
+    # Trio keeps idle workers for ten seconds; the clients' own threads must be gone.
+    left = [t.name for t in threading.enumerate() if "kafka" in t.name.lower()]
+    assert not left, f"seed {seed}"

@@ -60,7 +60,8 @@ def server_properties(
         node: its number, from 1.
         ports: of all nodes.
         data: the node's folder for logs.
-        extra: what the caller wants otherwise; wins over everything here.
+        extra: what the caller wants otherwise; wins over everything here. `{client}` and
+            `{sasl}` in a text stand for the node's own ports.
     """
     copies = min(3, len(ports))
     in_sync = max(1, copies - 1)  # one of three nodes may fail
@@ -122,7 +123,10 @@ def server_properties(
         "background.threads": 2,
         "group.coordinator.threads": 1,
     }
-    properties.update(extra)
+    for key, value in extra.items():
+        if isinstance(value, str):
+            value = value.replace("{client}", str(own.client)).replace("{sasl}", str(own.sasl))
+        properties[key] = value
     return {key: text(value) for key, value in properties.items()}
 
 

@@ -38,6 +38,8 @@ class SchedulingStrategy(Protocol):
 
         Returns:
             Slices that cover every record once, ascending inside a partition.
+            What does not is a :class:`ConfigurationError` that stops the
+            consumer: a record that is left out would be committed past.
         """
         ...
 

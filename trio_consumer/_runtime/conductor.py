@@ -13,14 +13,15 @@ has ended is dropped, and read again by whoever has the partition now.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import trio
 
 from .._core.delivered_batch import as_offsets
 from .._core.fanout import Run, plan_runs
-from .._core.scheduling import SchedulingStrategy
+from .._core.scheduling import SchedulingStrategy, Slice
+from .._errors import ConfigurationError
 from .._types import TopicPartition
 from ..transports.base import PolledBatch, Record, Session
 from .decoding import Decode, Deserializers, SharedDecoding
@@ -147,14 +148,32 @@ class Conductor:
                 continue
             self._take_in(assignment, batch)
             fresh[batch.tp] = (assignment, batch)
-        for tp, start, stop in self._scheduler.slices(
-            {tp: len(batch.records) for tp, (_, batch) in fresh.items()}
-        ):
+        for tp, start, stop in self._slices({tp: len(b.records) for tp, (_, b) in fresh.items()}):
             assignment, batch = fresh[tp]
             self._hand_on(assignment, batch, start, stop)
         for assignment, batch in fresh.values():
             if not batch.records:
                 self._hand_on(assignment, batch, 0, 0)
+
+    def _slices(self, sizes: Mapping[TopicPartition, int]) -> Iterator[Slice]:
+        """What the scheduler says, checked: a record left out would be committed past."""
+        done = dict.fromkeys(sizes, 0)
+        for each in self._scheduler.slices(sizes):
+            tp, start, stop = each
+            if start != done.get(tp) or not start < stop <= sizes[tp]:
+                raise ConfigurationError(
+                    f"the scheduler {self._scheduler!r} gave records {start} to {stop} of {tp}"
+                    f" after {done.get(tp)} of {sizes.get(tp)}: it has to cover each record once,"
+                    " in ascending order"
+                )
+            done[tp] = stop
+            yield each
+        left = {str(tp): sizes[tp] - stop for tp, stop in done.items() if stop < sizes[tp]}
+        if left:
+            raise ConfigurationError(
+                f"the scheduler {self._scheduler!r} left out records of {left}: it has to cover"
+                " each record once, in ascending order"
+            )
 
     def _hand_on_stray(self, assignment: Assignment, batch: PolledBatch) -> None:
         takers = tuple(assignment.takers)

@@ -320,7 +320,7 @@ class Consumer(ConsumerInspection):
         await trio.lowlevel.checkpoint()
         with self._diagnostics._doing(Activity.WAIT_EMPTY):
             # Inside of a transaction its end commits, and not this.
-            commits = self._transactions is None or not self._transactions.is_mine
+            commits = self._transactions is None or not self._transactions.is_inside
             if commits:
                 await self.commit()
             empty = await wait_finished(self._partitions, timeout)
@@ -387,7 +387,8 @@ class Consumer(ConsumerInspection):
 
         What is buffered or in hand of it becomes stale: acknowledging returns
         False.  Seeking back delivers again; seeking forward leaves out what is
-        between.
+        between.  Nothing is committed by it, but by what is finished afterwards.
+        Past the end, or before the beginning, ``auto_offset_reset`` applies.
 
         Raises:
             ConfigurationError: The partition is not assigned to this member, or
@@ -508,6 +509,8 @@ class Consumer(ConsumerInspection):
         Cancelling it ends the wait; the commit is shielded and bounded by
         ``commit_timeout``.
         """
+        if self._transactions is not None:
+            self._transactions.check_outside("stop the consumer")
         await self._stop(self._settings.drain_timeout)
 
     def _give_back(self) -> None:

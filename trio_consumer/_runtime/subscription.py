@@ -46,6 +46,7 @@ class Subscription:
         self._unresolved = False
         self._resolve_at = math.inf
         self._failing = False
+        self._waiting = False
         # Named topics that were there once and are not now.
         self._missing: frozenset[str] = frozenset()
         self._suspect = False
@@ -158,6 +159,12 @@ class Subscription:
         try:
             await self._session.subscribe(topics)
         except UnknownTopicError:
+            before = self._missing
+            await self._look_for_missing()
+            if self._missing - before:
+                # It was there when it was subscribed to: no reason to end now.
+                self._wanted.set()
+                return
             named = self._topics.union(
                 *(s.topics for s in self._partitions.streams if s.pattern is None)
             )
@@ -166,6 +173,17 @@ class Subscription:
             # One that a pattern meant was deleted since the cluster was asked.
             self._resolve_at = trio.current_time() + RETRY
             return
+        except TransportError as exc:
+            if not exc.retriable:
+                raise
+            # An outage that a running consumer survives must not end one that just
+            # then wants a topic more.
+            if not self._waiting:
+                self._waiting = True
+                logger.warning("not subscribed yet, trying again: %s", exc)
+            self._look_at = min(self._look_at, trio.current_time() + RETRY)
+            return
+        self._waiting = False
         self._subscribed = topics
 
     async def _all_exist(self, topics: frozenset[str]) -> bool:

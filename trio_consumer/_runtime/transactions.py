@@ -17,6 +17,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ from .._errors import (
     ConsumerError,
     TransactionAbortedError,
     TransportError,
+    UnknownTopicError,
 )
 from .._types import OffsetAndMetadata, TopicPartition
 from ..transports.base import OutgoingRecord, Session, TransactionalProducer
@@ -40,6 +42,10 @@ if TYPE_CHECKING:
 __all__ = ["Transaction", "TransactionManager"]
 
 logger = logging.getLogger("trio_consumer.transactions")
+
+# Inherited by the tasks that are started inside of the block: they must not wait for
+# its end, which waits for them.
+_inside: ContextVar[Transaction | None] = ContextVar("transaction", default=None)
 
 FLUSH_AT = 500
 """Records that are handed to the client's thread together; arbitrary."""
@@ -72,6 +78,7 @@ class Transaction:
         self._entered = False
         self._open = False
         self._doom: str | None = None
+        self._token: Token[Transaction | None] | None = None
 
     def __repr__(self) -> str:
         return f"<Transaction {'open' if self._open else 'not open'} queued={len(self._queue)}>"
@@ -141,6 +148,7 @@ class Transaction:
         self._entered = True
         await self._manager._enter(self)
         self._open = True
+        self._token = _inside.set(self)
         self._scope.__enter__()
         return self
 
@@ -175,6 +183,8 @@ class Transaction:
                 self._open = False
             return swallowed
         finally:
+            assert self._token is not None  # set by __aenter__
+            _inside.reset(self._token)
             manager._leave()
 
     def _be_doomed(self, reason: str) -> None:
@@ -227,11 +237,26 @@ class TransactionManager:
         """Whether the running task opened the transaction that is open."""
         return self._turn.statistics().owner is trio.lowlevel.current_task()
 
+    @property
+    def is_inside(self) -> bool:
+        """Whether the running task, or one that started it, is inside of the open block."""
+        return self._current is not None and _inside.get() is self._current
+
+    def check_outside(self, what: str) -> None:
+        """Refuse what would wait for the end of the block that it is called in.
+
+        Raises:
+            ConfigurationError: A transaction is open around the running task.
+        """
+        if self.is_inside:
+            raise ConfigurationError(
+                f"cannot {what} inside of a transaction that is open; leave its block first"
+            )
+
     # -- the block ------------------------------------------------------------------
 
     async def _enter(self, transaction: Transaction) -> None:
-        if self.is_mine:
-            raise ConfigurationError("a transaction is open in this task already; leave it first")
+        self.check_outside("begin another one")
         await self._turn.acquire()
         if self._failure is not None:
             self._turn.release()
@@ -265,7 +290,8 @@ class TransactionManager:
         except CommitFailedError:
             raise
         except ConsumerError as exc:
-            if not (isinstance(exc, TransportError) and exc.retriable):
+            passing = isinstance(exc, TransportError) and exc.retriable
+            if not passing and not isinstance(exc, UnknownTopicError):
                 self._failure = exc
                 self._states.happen(ProducerEvent.FAIL)
             raise
@@ -361,6 +387,7 @@ class TransactionManager:
     @asynccontextmanager
     async def outside(self) -> AsyncGenerator[None, None]:
         """While a block runs no transaction is open, but the one that it makes itself."""
+        self.check_outside("commit from another task")
         await self._turn.acquire()
         try:
             yield
