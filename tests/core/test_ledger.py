@@ -549,3 +549,48 @@ def test_offsets_of_a_batch_ascend(ledger: Ledger) -> None:
     """The offsets of a batch stay as they were delivered."""
     batch = ledger.deliver([0, 3, 4, HUGE_GAP], A | D)
     assert all(a < b for a, b in pairwise(batch.offsets))
+
+
+# -- once more
+
+
+def test_record_entered_again_is_finished_under_its_new_entry_only(ledger: Ledger) -> None:
+    """The stream's part moves; the entry of others and what they decide stay."""
+    settled: list[int] = []
+    batch = ledger.deliver([5, 6], A | B)
+    ledger.on_settled = lambda: settled.append(ledger.in_hand)
+    again = ledger.enter_again(batch, 0, A)
+    assert again is not None
+    assert not batch.finish(0, A)
+    assert ledger.enter_again(batch, 0, A) is None
+    # The other one may leave without having seen it: whoever has it decides.
+    batch.release(0, 2, B)
+    assert ledger.owed() == []
+    batch.finish(1, A)
+    assert ledger.unfinished() == [5]
+    assert again.finish(0, A)
+    assert ledger.snapshot() == Snapshot(7, 2)
+
+
+def test_record_entered_again_by_its_only_stream_leaves_nothing_behind(ledger: Ledger) -> None:
+    """The old entry is over with that, and whoever waits is told."""
+    settled: list[int] = []
+    batch = ledger.deliver([5], A)
+    ledger.on_settled = lambda: settled.append(ledger.in_hand)
+    again = ledger.enter_again(batch, 0, A)
+    assert again is not None
+    assert settled == [1]
+    assert (ledger.in_hand, ledger.unfinished_count) == (1, 1)
+    assert again.finish(0, A)
+    assert settled == [1, 0]
+    assert ledger.start == 5
+
+
+def test_record_entered_again_beside_others_of_its_batch(ledger: Ledger) -> None:
+    """Their entries stay in hand, so nobody is told anything."""
+    batch = ledger.deliver([5, 6], A)
+    ledger.on_settled = lambda: pytest.fail("nothing was settled")
+    again = ledger.enter_again(batch, 0, A)
+    assert again is not None
+    assert (list(again.offsets), ledger.in_hand) == ([5], 2)
+    assert ledger.unfinished() == [5, 6]
