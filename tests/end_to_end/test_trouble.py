@@ -7,8 +7,6 @@ import itertools
 import logging
 import socket
 import time
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,18 +48,6 @@ async def take(stream: Stream, count: int) -> list[Message]:
     return messages
 
 
-@pytest.fixture
-def leaky_client(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """kafka-python leaves sockets whose connection failed to the garbage collector."""
-    yield
-    # A record holds the error, its traceback the socket, and pytest the record: until
-    # after this fixture, and then some later test would be told of the socket.
-    caplog.get_records("call").clear()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
-
-
 def unconnected_sockets() -> int:
     """How many open sockets have no peer, garbage left out."""
     gc.collect()
@@ -75,11 +61,6 @@ def unconnected_sockets() -> int:
     return count
 
 
-leaves_sockets = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
-
-
-@leaves_sockets
-@pytest.mark.usefixtures("leaky_client")
 def test_unreachable_broker_is_an_error_within_the_timeout() -> None:
     """Nobody listens: an error that names the address, after the stated time."""
     with socket.socket() as closed:
@@ -95,8 +76,6 @@ def test_unreachable_broker_is_an_error_within_the_timeout() -> None:
             trio.run(main)
 
 
-@leaves_sockets
-@pytest.mark.usefixtures("leaky_client")
 def test_connecting_can_be_cancelled(kafka_cluster: Cluster) -> None:
     """A connection attempt ends when it is cancelled, not when it times out."""
 
@@ -118,8 +97,6 @@ def sasl(password: str) -> dict[str, Any]:
     }
 
 
-@leaves_sockets
-@pytest.mark.usefixtures("leaky_client")
 def test_wrong_password_is_an_authentication_error(
     kafka_cluster: Cluster, topic: TopicFactory
 ) -> None:
@@ -244,8 +221,6 @@ def test_corrupt_record_is_an_error_that_names_it(
     assert kafka_cluster.group_offsets(group)[name, 0][0] == 1
 
 
-@leaves_sockets
-@pytest.mark.usefixtures("leaky_client")
 def test_broker_that_dies_and_comes_back_is_survived(caplog: pytest.LogCaptureFixture) -> None:
     """The consumer waits through an outage, goes on where it was and keeps no dead sockets."""
     # pytest keeps each record with the error that it names, and so the socket.

@@ -11,12 +11,14 @@ version is pinned below the next minor for the same reason.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import wraps
 from typing import Any, NamedTuple
 
 import kafka
 from kafka import KafkaConsumer, errors
 from kafka.consumer.fetcher import Fetcher
-from kafka.net.transport import KafkaTCPTransport
+from kafka.net.inet import KafkaNetSocket
+from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
 from kafka.structs import TopicPartition as ClientPartition
 
 from ..._errors import ConfigurationError
@@ -26,6 +28,7 @@ __all__ = [
     "PoisonRecord",
     "call_in_io_thread",
     "check",
+    "close_failed_sockets",
     "fetch_committed",
     "forget_positions",
     "given_up",
@@ -321,10 +324,42 @@ def watch_connections(client: Any, failures: list[BaseException]) -> None:
 def unwatch_connections(client: Any) -> None:
     """End :func:`watch_connections`.
 
-    A failure holds, by its traceback, the socket that the client did not close
-    (3.0.12): a list of them would use up the file descriptors in a long outage.
+    A failure holds all that its traceback does: in a long outage a list of them
+    would grow without end.
     """
     client._manager.__dict__.pop("get_connection", None)
+
+
+def close_failed_sockets() -> None:
+    """Close the socket of a connection attempt that failed, at once.
+
+    The client leaves it to the garbage collector, which comes by when it likes:
+    an outage uses up file descriptors, one an attempt (3.0.12).  It makes the
+    objects that own the socket by itself, so their classes are changed, for all
+    clients of the process; what they close has no other user.
+    """
+    connect, handshake = KafkaNetSocket.sock_connect, KafkaSSLTransport.handshake
+    if hasattr(connect, "__wrapped__"):
+        return
+
+    @wraps(connect)
+    async def connect_or_close(self: Any, net: Any, sock: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return await connect(self, net, sock, *args, **kwargs)
+        except BaseException:
+            sock.close()
+            raise
+
+    @wraps(handshake)
+    async def handshake_or_close(self: Any) -> None:
+        try:
+            await handshake(self)
+        except BaseException:
+            self._sock.close()
+            raise
+
+    KafkaNetSocket.sock_connect = connect_or_close
+    KafkaSSLTransport.handshake = handshake_or_close
 
 
 PIECE = 1024 * 1024

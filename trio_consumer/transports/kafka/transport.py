@@ -92,6 +92,7 @@ class KafkaTransport:
 
 async def _open(options: dict[str, Any], brokers: str, timeout: float) -> KafkaConsumer:
     """Make the client in a thread.  Cancelling stops the attempt and its threads."""
+    internals.close_failed_sockets()
     nets: list[Any] = []
     refusals: list[BaseException] = []
 

@@ -1,0 +1,103 @@
+"""No socket of a failed connection stays open until the garbage collector comes by."""
+
+import gc
+import os
+import socket
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import pytest
+import trio
+
+from trio_consumer import (
+    AuthenticationError,
+    BrokerUnavailableError,
+    ConsumerError,
+    open_consumer,
+)
+
+
+def open_sockets() -> int:
+    """Count the sockets of this process."""
+    count = 0
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            count += stat.S_ISSOCK(os.stat(int(fd)).st_mode)
+        except OSError:
+            continue  # The one that listed them.
+    return count
+
+
+@contextmanager
+def no_collector() -> Iterator[None]:
+    """Leave garbage where it is."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+@contextmanager
+def babbler() -> Iterator[str]:
+    """Yield the address of a server that speaks no TLS."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                with connection:
+                    connection.sendall(b"this is not TLS\r\n")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield f"127.0.0.1:{server.getsockname()[1]}"
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+@contextmanager
+def nobody() -> Iterator[str]:
+    """Yield an address where connections are refused."""
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{reserved.getsockname()[1]}"
+
+
+@pytest.mark.parametrize(
+    ("server", "options", "error"),
+    [
+        (nobody, {}, BrokerUnavailableError),
+        (babbler, {"security_protocol": "SSL"}, AuthenticationError),
+    ],
+    ids=["refused", "no handshake"],
+)
+def test_failed_connections_leave_no_socket(
+    server: Callable[[], AbstractContextManager[str]],
+    options: dict[str, str],
+    error: type[ConsumerError],
+) -> None:
+    """Each attempt closes its own, also while its error is still looked at."""
+    with no_collector(), server() as address:
+
+        async def main() -> None:
+            async with open_consumer(
+                f"kafka://{address}",
+                group="g",
+                connect_timeout=1.0,
+                client_options={**options, "reconnect_backoff_ms": 20},
+            ):
+                raise AssertionError
+
+        before = open_sockets()
+        with pytest.raises(error) as caught:
+            trio.run(main)
+        assert open_sockets() == before, caught.value
