@@ -19,6 +19,7 @@ from kafka import KafkaConsumer, errors
 from kafka.consumer.fetcher import Fetcher
 from kafka.net.inet import KafkaNetSocket
 from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
+from kafka.record.default_records import DefaultRecordBatch
 from kafka.structs import TopicPartition as ClientPartition
 
 from ..._errors import ConfigurationError
@@ -35,12 +36,14 @@ __all__ = [
     "hold_joins",
     "is_fenced",
     "positions",
+    "read_batches_with",
     "read_large_pieces",
     "refresh_metadata",
     "release_parked",
     "release_poison",
     "remade_topics",
     "reset_positions",
+    "uncompressed",
     "unwatch_connections",
     "watch_commits",
     "watch_connections",
@@ -66,7 +69,14 @@ def check(consumer: KafkaConsumer) -> None:
             getattr(consumer, "_fetcher", None),
             ("_next_partition_records", "_paused_partition_records", "_completed_fetches"),
         ),
-        (Fetcher.PartitionRecords, ("drain", "__bool__")),
+        (
+            Fetcher.PartitionRecords,
+            (
+                *("drain", "__bool__", "_contains_abort_marker", "_is_batch_aborted"),
+                "_consume_aborted_transactions_up_to",
+            ),
+        ),
+        (DefaultRecordBatch, ("_maybe_uncompress", "_buffer", "_pos")),
         (getattr(consumer, "_net", None), ("call_soon_threadsafe", "run")),
         (getattr(consumer, "_cluster", None), ("request_update", "topic_id")),
         (
@@ -397,3 +407,14 @@ def read_large_pieces(client: Any) -> None:
         return transport
 
     manager._build_transport = built
+
+
+def read_batches_with(consumer: KafkaConsumer, reader: type) -> None:
+    """Let a client read what it has fetched with another class than its own."""
+    consumer._fetcher.PartitionRecords = reader
+
+
+def uncompressed(batch: Any) -> tuple[bytes, int]:
+    """The bytes of a record batch, and where its first record begins in them."""
+    batch._maybe_uncompress()
+    return bytes(batch._buffer), batch._pos

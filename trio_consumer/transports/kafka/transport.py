@@ -27,6 +27,7 @@ from ..base import (
 from . import internals
 from .options import client_options
 from .producer import open_producer
+from .records import BatchReader
 from .session import KafkaSession
 from .translate import is_refusal
 
@@ -78,6 +79,7 @@ class KafkaTransport:
         client = await _open(options, self.brokers, settings.connect_timeout)
         try:
             internals.check(client)
+            internals.read_batches_with(client, BatchReader)
             async with trio.open_nursery() as nursery:
                 session = KafkaSession(client, settings, listener)
                 nursery.start_soon(session.run)
