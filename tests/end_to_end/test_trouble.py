@@ -7,6 +7,7 @@ import itertools
 import logging
 import socket
 import time
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from trio_consumer import (
     Stream,
     open_consumer,
 )
+from trio_consumer.transports.kafka import poll_loop
 
 from ..kafka.cluster import Cluster
 from ..kafka.fixtures import TopicFactory
@@ -46,6 +48,31 @@ async def take(stream: Stream, count: int) -> list[Message]:
             message.ack()
             break
     return messages
+
+
+def test_poll_that_ends_in_the_middle_of_a_join(
+    kafka_cluster: Cluster, topic: TopicFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The join goes on, and the next poll takes up what came of it.
+
+    A poll of a millisecond ends in it for sure; one of the usual length does
+    when the machine is busy.
+    """
+    monkeypatch.setattr(poll_loop, "STEP", 0.001)
+    topics = [topic(1) for _ in range(3)]
+    for name in topics:
+        produce_numbered(kafka_cluster.bootstrap, name, 10, 1)
+
+    async def main() -> None:
+        url = f"kafka://{kafka_cluster.bootstrap}"
+        with trio.fail_after(60):
+            async with open_consumer(url, group=new_group()) as consumer, AsyncExitStack() as stack:
+                for name in topics:
+                    stream = await stack.enter_async_context(consumer.stream(name))
+                    assert len(await take(stream, 10)) == 10
+                await consumer.commit()
+
+    trio.run(main)
 
 
 def unconnected_sockets() -> int:

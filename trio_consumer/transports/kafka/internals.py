@@ -31,6 +31,7 @@ __all__ = [
     "check",
     "close_failed_sockets",
     "fetch_committed",
+    "finish_joins",
     "forget_positions",
     "given_up",
     "hold_joins",
@@ -178,6 +179,21 @@ def hold_joins(consumer: KafkaConsumer, until: Any) -> None:
         coordinator.need_rejoin = lambda: not held and need_rejoin()
     held.add(until)
     until.add_both(lambda _: held.discard(until))
+
+
+def finish_joins(consumer: KafkaConsumer) -> None:
+    """Have the client finish each join that it has begun.
+
+    A join goes on when a poll ends, and a later poll takes up its result, but
+    only if it still finds that it has to join.  What made it join may be settled
+    by then, because the request says so (other topics, or other partitions of
+    them): the result is never taken up, and the member has no partition, sends
+    no heartbeat and never joins again (3.0.12).  Polls in short steps come upon
+    that whenever the machine is busy.
+    """
+    coordinator = consumer._coordinator
+    need_rejoin = coordinator.need_rejoin
+    coordinator.need_rejoin = lambda: coordinator.rejoining or need_rejoin()
 
 
 def watch_commits(consumer: KafkaConsumer, missing: set[TopicPartition]) -> None:
