@@ -11,10 +11,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from contextlib import AsyncExitStack
+from typing import Any, NamedTuple
 
 import msgspec
 import trio
@@ -165,30 +168,6 @@ def batches(bootstrap: str, topic: str, count: int) -> Result:
     return _ours(bootstrap, topic, count, body)
 
 
-def two_streams(bootstrap: str, topic: str, count: int) -> Result:
-    """trio_consumer: two streams, each of them reads everything."""
-
-    async def body(consumer: Consumer, topic: str, count: int, watch: Watch) -> None:
-        async def read(stream: Any) -> None:
-            seen = 0
-            async for _ in stream:
-                if not seen:
-                    watch.start()
-                seen += 1
-                if seen == count:
-                    break
-
-        async with (
-            consumer.stream(topic) as one,
-            consumer.stream(topic) as two,
-            trio.open_nursery() as nursery,
-        ):
-            nursery.start_soon(read, one)
-            nursery.start_soon(read, two)
-
-    return _ours(bootstrap, topic, count, body)
-
-
 def _aiokafka(
     bootstrap: str, topic: str, read: Callable[[Any, Watch], Awaitable[None]], watch: Watch
 ) -> Result:
@@ -267,25 +246,157 @@ def confluent(bootstrap: str, topic: str, count: int) -> Result:
         client.close()
 
 
-CONTENDERS: dict[str, Callable[[str, str, int], Result]] = {
-    "kafka-python poll loop": poll_loop,
-    "kafka-python poll loop, its defaults": poll_loop_default,
-    "trio_consumer async for, auto": automatic,
-    "trio_consumer async for, manual": manual,
-    "trio_consumer batches": batches,
-    "trio_consumer two streams": two_streams,
-    "aiokafka getmany": aiokafka_getmany,
-    "aiokafka async for": aiokafka_for,
-    "confluent-kafka consume, tuned": confluent,
+def confluent_asyncio(bootstrap: str, topic: str, count: int) -> Result:
+    """confluent-kafka's AIOConsumer: ``consume(500)``, tuned as above, no acknowledgements."""
+    from confluent_kafka.aio import AIOConsumer
+
+    async def main() -> Result:
+        client = AIOConsumer(
+            {
+                "bootstrap.servers": bootstrap,
+                "group.id": _group(),
+                "auto.offset.reset": "earliest",
+                "enable.auto.commit": False,
+                **FASTEST,
+            }
+        )
+        await client.subscribe([topic])
+        watch = Watch(count)
+        seen = 0
+        try:
+            while seen < count:
+                for _ in await client.consume(500, timeout=0.5):
+                    watch.start()
+                    seen += 1
+            return watch.stop()
+        finally:
+            await client.close()
+
+    return asyncio.run(main())
+
+
+def faust(bootstrap: str, topic: str, count: int) -> Result:
+    """faust-streaming: one agent that looks at each message; acknowledges by itself."""
+    from faust import App, Worker
+
+    data = tempfile.mkdtemp(prefix="bench-faust-")
+    app = App(
+        _group(),
+        broker=f"kafka://{bootstrap}",
+        datadir=data,
+        web_enabled=False,
+        topic_disable_leader=True,
+        consumer_auto_offset_reset="earliest",
+        key_serializer="raw",
+        value_serializer="raw",
+    )
+    watch = Watch(count)
+
+    @app.agent(app.topic(topic, value_type=bytes))  # type: ignore[untyped-decorator]
+    async def agent(stream: Any) -> None:
+        seen = 0
+        async for _ in stream:
+            if not seen:
+                watch.start()
+            seen += 1
+            if seen == count:
+                report(watch.stop())
+                shutil.rmtree(data, ignore_errors=True)
+                os._exit(0)  # a worker takes seconds to stop, and has nothing more to say
+
+    Worker(app, loglevel="ERROR", redirect_stdouts=False).execute_from_commandline()
+    raise RuntimeError("the worker ended before the topic did")
+
+
+def java(bootstrap: str, topic: str, count: int) -> Result:
+    """Apache Kafka's own ConsumerPerformance; seconds are those it spent in fetching."""
+    from tests.kafka import java_tool
+
+    output = java_tool(
+        "org.apache.kafka.tools.ConsumerPerformance",
+        *("--bootstrap-server", bootstrap, "--topic", topic, "--group", _group()),
+        *("--messages", str(count), "--timeout", "60000"),
+    )
+    table = [line for line in output.splitlines() if line.count(",") > 5]
+    heads, values = ([cell.strip() for cell in line.split(",")] for line in table)
+    found = dict(zip(heads, values, strict=True))
+    seconds = float(found["fetch.time.ms"]) / 1000
+    return Result(int(found["data.consumed.in.nMsg"]), seconds, 0.0)
+
+
+def _streams(number: int) -> Run:
+    """So many streams over kafka-python, each of them reads everything."""
+
+    def run(bootstrap: str, topic: str, count: int) -> Result:
+        async def body(consumer: Consumer, topic: str, count: int, watch: Watch) -> None:
+            async def read(stream: Any) -> None:
+                seen = 0
+                async for _ in stream:
+                    if not seen:
+                        watch.start()
+                    seen += 1
+                    if seen == count:
+                        break
+
+            async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
+                for _ in range(number):
+                    stream = await stack.enter_async_context(consumer.stream(topic))
+                    nursery.start_soon(read, stream)
+
+        return _ours(bootstrap, topic, count, body)
+
+    return run
+
+
+Run = Callable[[str, str, int], Result]
+
+
+class Contender(NamedTuple):
+    """One way to read a topic.
+
+    Attributes:
+        run: Reads so many messages.
+        part: The part of the topic that it reads, if all of it would take minutes.
+    """
+
+    run: Run
+    part: float = 1.0
+
+    def share(self, count: int) -> int:
+        """How many messages it reads out of so many."""
+        return max(1, int(count * self.part))
+
+
+CONTENDERS: dict[str, Contender] = {
+    "kafka-python poll loop": Contender(poll_loop),
+    "kafka-python poll loop, its defaults": Contender(poll_loop_default),
+    "trio_consumer async for, auto": Contender(automatic),
+    "trio_consumer async for, manual": Contender(manual),
+    "trio_consumer batches": Contender(batches),
+    "trio_consumer two streams": Contender(_streams(2)),
+    "trio_consumer four streams": Contender(_streams(4)),
+    "trio_consumer eight streams": Contender(_streams(8)),
+    "trio_consumer sixteen streams": Contender(_streams(16)),
+    "aiokafka getmany": Contender(aiokafka_getmany),
+    "aiokafka async for": Contender(aiokafka_for),
+    "confluent-kafka consume, tuned": Contender(confluent),
+    "confluent-kafka AIOConsumer, tuned": Contender(confluent_asyncio),
+    "faust-streaming agent": Contender(faust, part=0.1),
+    "Java ConsumerPerformance": Contender(java),
 }
+
+
+def report(result: Result) -> None:
+    """Say it to whoever started this process."""
+    sys.stdout.write(msgspec.json.encode(result).decode() + "\n")
+    sys.stdout.flush()
 
 
 def main() -> None:
     """Run the contender that the command line names."""
     name, bootstrap, topic, count = sys.argv[1:]
     gc.collect()
-    result = CONTENDERS[name](bootstrap, topic, int(count))
-    sys.stdout.write(msgspec.json.encode(result).decode() + "\n")
+    report(CONTENDERS[name].run(bootstrap, topic, int(count)))
 
 
 if __name__ == "__main__":

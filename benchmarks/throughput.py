@@ -1,148 +1,158 @@
 """How much of the client's speed is left when a stream keeps account of each message?
 
-A topic of numbered messages is read to its end by each contender in turn, round
-after round, so that what else happens on the machine meets all of them alike.
-Each run is a process of its own.  The table gives the median over the rounds, the
-spread, and the ratio to the baseline of the *same* round (median of the ratios):
-the bare kafka-python poll loop with the options that the library gives the client.
+A topic of numbered messages is read to its end by each contender in turn.  The
+table gives the median over the rounds, the spread, and the ratio to the baseline
+of the *same* round (median of the ratios): the bare kafka-python poll loop with
+the options that the library gives the client.
 
     python -m benchmarks.throughput
-    python -m benchmarks.throughput --messages 200000 --rounds 3 --only trio_consumer
+    python -m benchmarks.throughput --size 1000 --compression zstd --only trio_consumer
 """
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import time
-from collections.abc import Generator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from statistics import median
 
 import click
-import msgspec
-from confluent_kafka.admin import AdminClient, NewTopic
-from rich.console import Console
-from rich.progress import track
-from rich.table import Table
 
 from tests.kafka import Cluster, produce_numbered
 
 from .contenders import CONTENDERS, Result
+from .report import Bar, Chart, Report, common_options, publish, spread
+from .running import Rounds, in_rounds, run_alone, temporary_topic
 
 BASELINE = "kafka-python poll loop"
+AUTO = "trio_consumer async for, auto"
+BATCHES = "trio_consumer batches"
+TWO = "trio_consumer two streams"
+CONFLUENT = "trio_consumer over confluent, async for"
+CONFLUENT_BATCHES = "trio_consumer over confluent, batches"
 
-Rounds = list[dict[str, Result]]
-
-
-@contextmanager
-def temporary_topic(bootstrap: str, partitions: int) -> Generator[str, None, None]:
-    """A new topic, deleted at the end."""
-    admin = AdminClient({"bootstrap.servers": bootstrap})
-    topic = f"bench-{time.time_ns()}"
-    admin.create_topics([NewTopic(topic, partitions, 1)])[topic].result(30)
-    try:
-        yield topic
-    finally:
-        admin.delete_topics([topic])[topic].result(30)
-
-
-def run_alone(name: str, bootstrap: str, topic: str, count: int, timeout: float) -> Result:
-    """One contender in a fresh interpreter.
-
-    Raises:
-        click.ClickException: It failed, or took too long.
-    """
-    command = [sys.executable, "-m", "benchmarks.contenders", name, bootstrap, topic, str(count)]
-    try:
-        done = subprocess.run(command, capture_output=True, timeout=timeout, check=True)
-    except subprocess.CalledProcessError as error:
-        raise click.ClickException(f"{name} failed:\n{error.stderr.decode()}") from error
-    except subprocess.TimeoutExpired as error:
-        raise click.ClickException(f"{name} did not end in {timeout:.0f} s") from error
-    return msgspec.json.decode(done.stdout.splitlines()[-1], type=Result)
+BARS = (
+    ("async for, automatic acks / bare poll loop", AUTO, BASELINE, 0.95, 1.0),
+    ("batches / bare poll loop", BATCHES, BASELINE, 0.98, 1.0),
+    ("over kafka-python / faust-streaming", AUTO, "faust-streaming agent", 12.0, 15.0),
+    ("over confluent, async for / aiokafka getmany", CONFLUENT, "aiokafka getmany", 1.0, 1.3),
+    ("over confluent, async for / aiokafka async for", CONFLUENT, "aiokafka async for", 3.5, 5.0),
+    (
+        "over confluent, batches / bare tuned consume",
+        CONFLUENT_BATCHES,
+        "confluent-kafka consume, tuned",
+        0.85,
+        0.95,
+    ),
+)
 
 
-def measure(
-    names: list[str], bootstrap: str, topic: str, count: int, rounds: int, timeout: float
-) -> Rounds:
-    """Every contender once a round, each round beginning with another one."""
-    results: Rounds = []
-    steps = [(r, names[(i + r) % len(names)]) for r in range(rounds) for i in range(len(names))]
-    for number, name in track(steps, "measuring", transient=True, console=Console(stderr=True)):
-        if number == len(results):
-            results.append({})
-        results[number][name] = run_alone(name, bootstrap, topic, count, timeout)
-    return results
+def speed_ratio(results: Rounds[Result], one: str, other: str) -> float:
+    """How many times as fast one is as the other: median of the rounds."""
+    return median(
+        (r[one].count / r[one].seconds) / (r[other].count / r[other].seconds) for r in results
+    )
 
 
-def summary(results: Rounds, names: list[str], title: str) -> Table:
+def report_of(results: Rounds[Result], names: list[str], title: str) -> Report:
     """Medians, spread and ratios to the baseline of the same round."""
-    table = Table(title=title)
-    for column in ("contender", "messages/s", "slowest .. fastest", "ratio", "CPU µs each"):
-        table.add_column(column, justify="left" if column == "contender" else "right")
+    rows = []
+    chart = Chart("messages a second", [], [], [], [])
     for name in names:
-        runs = [r[name] for r in results]
-        speeds = [run.count / run.seconds for run in runs]
-        ratios = [r[BASELINE].seconds / r[name].seconds for r in results]
-        cpu = median(run.cpu / run.count for run in runs)
-        table.add_row(
-            name,
-            f"{median(speeds):,.0f}",
-            f"{min(speeds):,.0f} .. {max(speeds):,.0f}",
-            f"{median(ratios):.2f}",
-            f"{cpu * 1e6:.2f}",
+        speed, low, high = spread(r[name].count / r[name].seconds for r in results)
+        cpu = median(r[name].cpu / r[name].count for r in results)
+        rows.append(
+            [
+                name,
+                f"{speed:,.0f}",
+                f"{low:,.0f} .. {high:,.0f}",
+                f"{speed_ratio(results, name, BASELINE):.2f}",
+                f"{cpu * 1e6:.2f}" if cpu else "",
+            ]
         )
-    return table
+        chart.labels.append(name)
+        chart.values.append(speed)
+        chart.low.append(low)
+        chart.high.append(high)
+    columns = ["contender", "messages/s", "slowest .. fastest", "ratio", "CPU µs each"]
+    bars = [
+        Bar(what, speed_ratio(results, one, other), bar, aim)
+        for what, one, other, bar, aim in BARS
+        if one in names and other in names
+    ]
+    if AUTO in names and TWO in names:
+        ratio = median(r[TWO].seconds / r[AUTO].seconds for r in results)
+        bars.append(Bar("a second stream: its time / that of one", ratio, 1.25, 1.1, at_most=True))
+    return Report("throughput", title, columns, rows, chart, bars, results)
 
 
-@click.command()
-@click.option("--messages", default=1_000_000, show_default=True, help="In the topic.")
-@click.option("--size", default=100, show_default=True, help="Bytes of each value.")
-@click.option("--partitions", default=4, show_default=True, help="Of the topic.")
-@click.option("--rounds", default=5, show_default=True, help="How often each contender runs.")
-@click.option("--compression", default="none", show_default=True, help="Of the batches.")
-@click.option("--only", multiple=True, help="Contenders whose name contains this.")
-@click.option("--timeout", default=300.0, show_default=True, help="Seconds for each run.")
-@click.option("--bootstrap", help="A broker that runs already: HOST:PORT.  Default: its own.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write every run here.")
-def main(
-    messages: int,
-    size: int,
-    partitions: int,
-    rounds: int,
-    compression: str,
-    only: tuple[str, ...],
-    timeout: float,
-    bootstrap: str | None,
-    json_file: Path | None,
-) -> None:
-    """Measure the throughput of each contender on one topic, as ratios."""
-    names = [
+def chosen(only: tuple[str, ...]) -> list[str]:
+    """Names of the contenders to run, the baseline always."""
+    return [
         name
         for name in CONTENDERS
         if name == BASELINE or not only or any(part in name for part in only)
     ]
+
+
+def measure(
+    messages: int,
+    size: int,
+    partitions: int,
+    compression: str,
+    rounds: int,
+    names: list[str],
+    bootstrap: str | None = None,
+    timeout: float = 300.0,
+) -> Report:
+    """Produce a topic and have it read; on a broker of its own unless one is named."""
     own: AbstractContextManager[Cluster | None] = Cluster() if bootstrap is None else nullcontext()
     with own as cluster:
-        if cluster is not None:
-            bootstrap = cluster.bootstrap
-        assert bootstrap is not None
-        with temporary_topic(bootstrap, partitions) as topic:
-            produce_numbered(
-                bootstrap,
-                topic,
-                messages,
-                partitions,
-                size=size,
-                options={"compression.type": compression},
-            )
-            results = measure(names, bootstrap, topic, messages, rounds, timeout)
-    title = f"{messages:,} messages of {size} bytes, {partitions} partitions, {rounds} rounds"
-    Console().print(summary(results, names, title))
-    if json_file is not None:
-        json_file.write_bytes(msgspec.json.format(msgspec.json.encode(results)))
+        address = cluster.bootstrap if cluster is not None else bootstrap
+        assert address is not None
+        with temporary_topic(address, partitions) as topic:
+            options = {"compression.type": compression}
+            produce_numbered(address, topic, messages, partitions, size=size, options=options)
+
+            def run(name: str) -> Result:
+                count = CONTENDERS[name].share(messages)
+                return run_alone("contenders", (name, address, topic, count), Result, timeout)
+
+            results = in_rounds(names, rounds, run)
+    packed = "" if compression == "none" else f", {compression}"
+    return report_of(
+        results,
+        names,
+        f"{messages:,} messages of {size} bytes{packed}, {partitions} partitions, {rounds} rounds",
+    )
+
+
+@click.command()
+@common_options
+@click.option("--messages", default=1_000_000, show_default=True, help="In the topic.")
+@click.option("--size", default=100, show_default=True, help="Bytes of each value.")
+@click.option("--partitions", default=4, show_default=True, help="Of the topic.")
+@click.option("--compression", default="none", show_default=True, help="Of the batches.")
+@click.option("--only", multiple=True, help="Contenders whose name contains this.")
+@click.option("--timeout", default=300.0, show_default=True, help="Seconds for each run.")
+@click.option("--bootstrap", help="A broker that runs already: HOST:PORT.  Default: its own.")
+def main(
+    folder: Path | None,
+    quick: bool,
+    rounds: int,
+    messages: int,
+    size: int,
+    partitions: int,
+    compression: str,
+    only: tuple[str, ...],
+    timeout: float,
+    bootstrap: str | None,
+) -> None:
+    """Measure the throughput of each contender on one topic, as ratios."""
+    if quick:
+        messages, rounds = min(messages, 100_000), min(rounds, 2)
+    names = chosen(only)
+    report = measure(messages, size, partitions, compression, rounds, names, bootstrap, timeout)
+    publish([report], folder)
 
 
 if __name__ == "__main__":
