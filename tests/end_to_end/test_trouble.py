@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import trio
 from confluent_kafka import Producer
+from kafka import KafkaConsumer
 
 from trio_consumer import (
     AuthenticationError,
@@ -73,6 +74,38 @@ def test_poll_that_ends_in_the_middle_of_a_join(
                 await consumer.commit()
 
     trio.run(main)
+
+
+def test_no_poll_blocks_while_everything_is_paused(
+    kafka_cluster: Cluster, topic: TopicFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing interrupts a poll: a stream that has room again would wait for its end."""
+    name = topic(2)
+    produce_numbered(kafka_cluster.bootstrap, name, 4000, 2)
+    poll, timeouts = KafkaConsumer.poll, []
+
+    def watched(self: KafkaConsumer, timeout_ms: int) -> Any:
+        if self.paused() and self.paused() == self.assignment():
+            timeouts.append(timeout_ms)
+        return poll(self, timeout_ms=timeout_ms)
+
+    monkeypatch.setattr(KafkaConsumer, "poll", watched)
+
+    async def main() -> None:
+        url = f"kafka://{kafka_cluster.bootstrap}"
+        options = {"max_poll_records": 50}
+        with trio.fail_after(60):
+            async with (
+                open_consumer(
+                    url, group=new_group(), max_buffered=100, client_options=options
+                ) as consumer,
+                consumer.stream(name) as stream,
+            ):
+                assert len(await take(stream, 4000)) == 4000
+
+    trio.run(main)
+    assert timeouts
+    assert not any(timeouts)
 
 
 def unconnected_sockets() -> int:

@@ -36,6 +36,7 @@ __all__ = [
     "given_up",
     "hold_joins",
     "is_fenced",
+    "is_joining",
     "positions",
     "read_batches_with",
     "read_large_pieces",
@@ -194,6 +195,11 @@ def finish_joins(consumer: KafkaConsumer) -> None:
     coordinator = consumer._coordinator
     need_rejoin = coordinator.need_rejoin
     coordinator.need_rejoin = lambda: coordinator.rejoining or need_rejoin()
+
+
+def is_joining(consumer: KafkaConsumer) -> bool:
+    """Whether polls have to carry a join on."""
+    return bool(consumer._coordinator.need_rejoin())
 
 
 def watch_commits(consumer: KafkaConsumer, missing: set[TopicPartition]) -> None:

@@ -94,6 +94,7 @@ class PollLoop:
         self._topic_ids: dict[str, object] = {}
         self._stale_pauses = False
         self._choked = False
+        self._nothing_to_fetch = False
         self._troubled = False
         self.polled: deque[list[Polled]] = deque()
         self.failure: BaseException | None = None
@@ -160,7 +161,14 @@ class PollLoop:
             batches = self._poll(0)
         else:
             self._choke(False)
-            batches = self._poll(round(STEP * 1000))
+            if self._nothing_to_fetch and not internals.is_joining(self._client):
+                # A blocked poll would not notice for the rest of its step that the
+                # streams have room again; short of messages, they would wait.
+                batches = self._poll(0)
+                if not batches:
+                    self._wait()
+            else:
+                batches = self._poll(round(STEP * 1000))
         # Stopped in the middle of a poll: nobody answered for what came with it.
         if batches and not self._stopping:
             self.polled.append(batches)
@@ -211,6 +219,7 @@ class PollLoop:
         resumed = {tp for tp in paused if tp in assigned and tp not in wanted}
         if resumed:
             client.resume(*resumed)
+        self._nothing_to_fetch = bool(wanted) and len(wanted) == len(assigned)
 
     def _poll(self, timeout_ms: int) -> list[Polled]:
         client = self._client
