@@ -152,6 +152,28 @@ def manual(bootstrap: str, topic: str, count: int) -> Result:
     return _ours(bootstrap, topic, count, body)
 
 
+def one_slow_partition(bootstrap: str, topic: str, count: int) -> Result:
+    """trio_consumer: manual acks; those of partition 0 come when all others have been."""
+
+    async def body(consumer: Consumer, topic: str, count: int, watch: Watch) -> None:
+        seen, held = 0, []
+        async with consumer.stream(topic, ack="manual") as stream:
+            async for message in stream:
+                if not seen:
+                    watch.start()
+                seen += 1
+                if message.partition:
+                    message.ack()
+                else:
+                    held.append(message)
+                if seen == count:
+                    break
+            for message in held:
+                message.ack()
+
+    return _ours(bootstrap, topic, count, body)
+
+
 def batches(bootstrap: str, topic: str, count: int) -> Result:
     """trio_consumer: ``async for batch in stream.batches(2000)``, each record looked at."""
 
@@ -377,6 +399,7 @@ CONTENDERS: dict[str, Contender] = {
     "trio_consumer four streams": Contender(_streams(4)),
     "trio_consumer eight streams": Contender(_streams(8)),
     "trio_consumer sixteen streams": Contender(_streams(16)),
+    "trio_consumer one slow partition": Contender(one_slow_partition),
     "aiokafka getmany": Contender(aiokafka_getmany),
     "aiokafka async for": Contender(aiokafka_for),
     "confluent-kafka consume, tuned": Contender(confluent),

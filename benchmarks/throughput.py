@@ -85,12 +85,17 @@ def report_of(results: Rounds[Result], names: list[str], title: str) -> Report:
     return Report("throughput", title, columns, rows, chart, bars, results)
 
 
+ELSEWHERE = ("one slow partition", "eight streams", "sixteen streams")
+"""Contenders that other benchmarks are about."""
+
+
 def chosen(only: tuple[str, ...]) -> list[str]:
     """Names of the contenders to run, the baseline always."""
     return [
         name
         for name in CONTENDERS
-        if name == BASELINE or not only or any(part in name for part in only)
+        if name == BASELINE
+        or (any(part in name for part in only) if only else not name.endswith(ELSEWHERE))
     ]
 
 

@@ -96,16 +96,19 @@ class DeliveredBatch:
         """Clear a stream's bit of one entry; True only the first time."""
         row = self._row
         entry = row[index]
-        if not entry & bit:
+        if entry == bit:  # nearly always: one stream, nothing has happened
+            row[index] = 0  # type: ignore[index]  # bytes only when closed: no bit set
+        elif not entry & bit:
             return self._abandoned is not None and self._finish_abandoned(index, bit)
-        entry ^= bit
-        if entry < FIRST_STREAM_BIT:
-            row[index] = entry & OWED  # type: ignore[index]  # bytes only when closed: no bit set
-            self.left = left = self.left - 1
-            if not left:
-                self._ledger._settle(self)
         else:
-            row[index] = entry | TOUCHED  # type: ignore[index]
+            entry ^= bit
+            if entry >= FIRST_STREAM_BIT:
+                row[index] = entry | TOUCHED  # type: ignore[index]
+                return True
+            row[index] = entry & OWED  # type: ignore[index]
+        self.left = left = self.left - 1
+        if not left:
+            self._ledger._settle(self)
         return True
 
     def finish_range(self, start: int, stop: int, bit: int) -> int:
@@ -247,6 +250,8 @@ class DeliveredBatch:
         """Index of the lowest unfinished entry, or None."""
         row = self._row
         size = len(row)
+        if self._low < size and row[self._low]:
+            return self._low  # as when it was asked last time
         if isinstance(row, bytearray):
             self._low = size - len(row[self._low :].lstrip(b"\0"))
         else:
