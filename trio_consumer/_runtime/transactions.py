@@ -296,6 +296,21 @@ class TransactionManager:
                 self._states.happen(ProducerEvent.FAIL)
             raise
 
+    async def _send_offsets(
+        self, offsets: Mapping[TopicPartition, OffsetAndMetadata], *, timeout: float | None = None
+    ) -> None:
+        group = self._session.group_metadata()
+        if group.generation < 0 or not group.member_id:
+            # The broker takes such offsets from a producer without looking whose they
+            # are (as from those before KIP-447), over what the new owner has committed.
+            raise CommitFailedError(
+                f"cannot add offsets to the transaction: this consumer is not a member of the group"
+                f" {group.group!r} now, it was thrown out or has not joined; it joins by itself",
+                offsets=offsets,
+                stale=True,
+            )
+        await self._call(self._producer.send_offsets, offsets, group, timeout=timeout)
+
     # -- its end --------------------------------------------------------------------
 
     async def _commit(self, transaction: Transaction) -> bool:
@@ -320,7 +335,7 @@ class TransactionManager:
         if taken:
             await self._begin()
             offsets = {tp: OffsetAndMetadata(s.offset) for tp, (_, s) in taken.items()}
-            await self._call(self._producer.send_offsets, offsets, self._session.group_metadata())
+            await self._send_offsets(offsets)
         if not self._states.is_in(ProducerState.OPEN):
             return False
         reason = doom()
@@ -403,8 +418,7 @@ class TransactionManager:
         limit = self._commit_timeout
         try:
             await self._begin()
-            group = self._session.group_metadata()
-            await self._call(self._producer.send_offsets, offsets, group, timeout=limit)
+            await self._send_offsets(offsets, timeout=limit)
             self._states.happen(ProducerEvent.COMMIT)
             await self._call(self._producer.commit, timeout=limit)
             self._states.happen(ProducerEvent.DONE)
