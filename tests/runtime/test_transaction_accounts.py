@@ -6,15 +6,18 @@ that is committed past has its output.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
+import trio
 
 from trio_consumer import (
     Message,
     OffsetAndMetadata,
     Transaction,
     TransactionAbortedError,
+    UnknownTopicError,
 )
 from trio_consumer.transports.memory.session import MemorySession
 
@@ -33,6 +36,120 @@ async def finish(transaction: Transaction, messages: list[Message]) -> None:
     for message in messages:
         await transaction.send("out", message.value, partition=0)
         message.ack()
+
+
+def test_tasks_that_send_together() -> None:
+    """The producer is called by one at a time, whoever hands records over."""
+
+    async def main() -> None:
+        it = with_target(8, latency=0.1)
+        async with (
+            consuming(it, transactional_id="p") as consumer,
+            consumer.stream("t", ack="manual") as stream,
+        ):
+            batch = await take(stream, 8, ack=False)
+
+            async def work(transaction: Transaction, message: Message) -> None:
+                await send(transaction, [message])
+                await transaction.flush()
+                message.ack()
+
+            async with consumer.transaction() as transaction, trio.open_nursery() as nursery:
+                for message in batch:
+                    nursery.start_soon(work, transaction, message)
+        assert Counter(visible(it)) == Counter(b"%d" % n for n in range(8))
+        assert committed(it) == 8
+
+    run(main)
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_sent_while_a_commit_is_under_way(ends: bool) -> None:
+    """A record counts with the offset that is acknowledged after it, or is refused."""
+
+    async def main() -> None:
+        it = with_target(6, latency=0.5)
+        refused = 0
+        async with (
+            consuming(it, transactional_id="p", commit_interval=1000) as consumer,
+            consumer.stream("t", ack="manual") as stream,
+            trio.open_nursery() as nursery,
+        ):
+            batch = await take(stream, 6, ack=False, wait=5)
+
+            async def work(transaction: Transaction) -> None:
+                nonlocal refused
+                for message in batch[1:]:
+                    await trio.sleep(0.2)
+                    try:
+                        await finish(transaction, [message])
+                    except trio.ClosedResourceError:
+                        refused += 1
+
+            try:
+                async with consumer.transaction() as transaction:
+                    await finish(transaction, batch[:1])
+                    nursery.start_soon(work, transaction)
+                    if not ends:
+                        await consumer.commit()
+                        first = committed(it) or 0
+                        assert set(visible(it)) >= {b"%d" % n for n in range(first)}
+                        await trio.sleep(5)
+            except TransactionAbortedError:
+                assert False, "all was in order"
+            await trio.sleep(5)
+            sent = 6 - refused
+            assert committed(it) == sent
+            assert visible(it) == [b"%d" % n for n in range(sent)]
+            assert bool(refused) == ends
+
+    run(main)
+
+
+def test_cancelled_send_loses_no_record_that_was_accepted_before() -> None:
+    """Also where the block goes on after it."""
+
+    async def main() -> None:
+        it = with_target(3)
+        async with (
+            consuming(it, transactional_id="p") as consumer,
+            consumer.stream("t", ack="manual") as stream,
+        ):
+            batch = await take(stream, 3, ack=False)
+            async with consumer.transaction() as transaction:
+                await finish(transaction, batch)
+                with trio.CancelScope() as scope:
+                    scope.cancel()
+                    await transaction.flush()
+        assert visible(it) == [b"0", b"1", b"2"]
+        assert committed(it) == 3
+
+    run(main)
+
+
+def test_records_that_could_not_be_handed_over_abort() -> None:
+    """Even if the block swallows the error: others went with the one that was wrong."""
+
+    async def main() -> None:
+        it = with_target(2)
+        async with (
+            consuming(it, transactional_id="p") as consumer,
+            consumer.stream("t", ack="manual") as stream,
+        ):
+            with pytest.raises(
+                TransactionAbortedError, match=r"could not be handed over: .*nowhere"
+            ):
+                async with consumer.transaction() as transaction:
+                    batch = await take(stream, 2, ack=False)
+                    await transaction.send("nowhere", b"x")
+                    await finish(transaction, batch)
+                    with pytest.raises(UnknownTopicError):
+                        await transaction.flush()
+            async with consumer.transaction() as transaction:
+                await finish(transaction, await take(stream, ack=False))
+        assert visible(it) == [b"0", b"1"]
+
+    run(main)
 
 
 def test_member_without_a_generation_commits_no_offsets(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,7 +110,8 @@ class Transaction:
             trio.ClosedResourceError: The transaction is not open.
             TransportError: The client does not take the records.
 
-        Cancelling it waits for records that are being handed over.
+        Cancelling it takes no accepted record back: the record counts, unless the
+        transaction was closed before.
         """
         self._check_open()
         self._queue.append(
@@ -129,11 +130,17 @@ class Transaction:
             await trio.lowlevel.checkpoint_if_cancelled()
 
     async def flush(self) -> None:
-        """Hand everything queued to the client; the end of the block does so too."""
+        """Hand everything queued to the client; the end of the block does so too.
+
+        Raises:
+            trio.ClosedResourceError: The transaction is not open.
+            TransportError: The client does not take the records.  The transaction
+                will be aborted, even if the block goes on.
+
+        Cancelling it before they are handed over leaves them queued, later it waits.
+        """
         self._check_open()
-        records, self._queue = self._queue, []
-        if records:
-            await self._manager._send(records)
+        await self._manager._send(self)
 
     def _check_open(self) -> None:
         if not self._open:
@@ -164,23 +171,20 @@ class Transaction:
                 swallowed = self._scope.__exit__(exc_type, exc, traceback)
             except BaseException:
                 self._open = False
-                await manager._abort()
+                await manager._abort(self)
                 raise
+            # Before the end, which would miss what somebody sends meanwhile.
+            self._open = False
             if exc is not None and not swallowed:
-                self._open = False
-                await manager._abort()
+                await manager._abort(self)
                 return None
             if self._doom is not None:
-                self._open = False
-                await manager._abort()
+                await manager._abort(self)
                 raise TransactionAbortedError(
                     f"the transaction was aborted: {self._doom}. Its messages come again"
                 )
-            try:
-                with trio.CancelScope(shield=True):
-                    await manager._commit(self)
-            finally:
-                self._open = False
+            with trio.CancelScope(shield=True):
+                await manager._commit(self)
             return swallowed
         finally:
             assert self._token is not None  # set by __aenter__
@@ -188,9 +192,12 @@ class Transaction:
             manager._leave()
 
     def _be_doomed(self, reason: str) -> None:
-        if self._doom is None:
-            self._doom = reason
-            self._scope.cancel()
+        self._spoil(reason)
+        self._scope.cancel()
+
+    def _spoil(self, reason: str) -> None:
+        """It must not be committed, but its block may run to its end."""
+        self._doom = self._doom or reason
 
 
 class TransactionManager:
@@ -218,6 +225,8 @@ class TransactionManager:
         self._transaction_timeout = transaction_timeout
         self._commit_timeout = commit_timeout
         self._turn = trio.Lock()
+        # Tasks inside of one block may send at the same time, and while it commits.
+        self._calling = trio.Lock()
         self._states = ProducerStates()
         self._current: Transaction | None = None
         self._failure: ConsumerError | None = None
@@ -267,9 +276,21 @@ class TransactionManager:
         self._current = None
         self._turn.release()
 
-    async def _send(self, records: Sequence[OutgoingRecord]) -> None:
+    async def _send(self, transaction: Transaction) -> None:
+        async with self._calling:
+            if transaction._queue:  # else somebody else has seen to it
+                await self._hand_over(transaction)
+
+    async def _hand_over(self, transaction: Transaction) -> None:
         await self._begin()
-        await self._call(self._producer.send, records)
+        # No earlier, or a cancellation would lose what was accepted before.
+        records, transaction._queue = transaction._queue, []
+        try:
+            await self._call(self._producer.send, records)
+        except ConsumerError as exc:
+            # Others went with the one that was wrong, and the block may go on.
+            transaction._spoil(f"records could not be handed over: {exc}")
+            raise
 
     async def _begin(self) -> None:
         if self._states.is_in(ProducerState.READY):
@@ -316,21 +337,24 @@ class TransactionManager:
     async def _commit(self, transaction: Transaction) -> bool:
         """Commit what was sent and what is finished; whether there was something."""
         try:
-            if transaction._open:
-                await transaction.flush()
-            async with self._committer.held():
-                return await self._end(lambda: transaction._doom)
+            await self._send(transaction)
+            async with self._committer.held(), self._calling:
+                return await self._end(transaction)
         except CommitFailedError as exc:
-            await self._abort()
+            await self._abort(transaction)
             raise TransactionAbortedError(
                 f"the transaction was aborted, because the broker refused its offsets: {exc}."
                 " Its messages come again"
             ) from exc
         except BaseException:
-            await self._abort()
+            await self._abort(transaction)
             raise
 
-    async def _end(self, doom: Callable[[], str | None]) -> bool:
+    async def _end(self, transaction: Transaction) -> bool:
+        while transaction._queue:
+            await self._hand_over(transaction)
+        # In the same step, so that no offset goes without the record that was sent before
+        # it was finished.
         taken = self._committer.snapshots(None)
         if taken:
             await self._begin()
@@ -338,10 +362,9 @@ class TransactionManager:
             await self._send_offsets(offsets)
         if not self._states.is_in(ProducerState.OPEN):
             return False
-        reason = doom()
-        if reason is not None:
+        if transaction._doom is not None:
             raise TransactionAbortedError(
-                f"the transaction was aborted: {reason}. Its messages come again"
+                f"the transaction was aborted: {transaction._doom}. Its messages come again"
             )
         self._states.happen(ProducerEvent.COMMIT)
         try:
@@ -355,13 +378,16 @@ class TransactionManager:
         self.committed += 1
         return True
 
-    async def _abort(self) -> None:
+    async def _abort(self, transaction: Transaction) -> None:
         """Go back to what is committed, and undo what was sent; takes ``commit_timeout``."""
         # First, and in one step: nothing finished in it may be finished any more.
         self._partitions.rewind_to_committed()
+        transaction._queue.clear()
         self.aborted += 1
-        if self._states.is_in(ProducerState.OPEN):
-            await self._undo()
+        with trio.CancelScope(shield=True):
+            async with self._calling:
+                if self._states.is_in(ProducerState.OPEN):
+                    await self._undo()
 
     async def _undo(self) -> None:
         self._states.happen(ProducerEvent.ABORT)
