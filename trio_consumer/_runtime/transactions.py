@@ -227,6 +227,8 @@ class TransactionManager:
         self._turn = trio.Lock()
         # Tasks inside of one block may send at the same time, and while it commits.
         self._calling = trio.Lock()
+        # How many hand-overs wait for the turn although their time is over.
+        self._overdue = 0
         self._states = ProducerStates()
         self._current: Transaction | None = None
         self._failure: ConsumerError | None = None
@@ -267,6 +269,10 @@ class TransactionManager:
     async def _enter(self, transaction: Transaction) -> None:
         self.check_outside("begin another one")
         await self._turn.acquire()
+        while self._overdue:
+            # A hand-over that is out of time must not wait for a whole block.
+            self._turn.release()
+            await self._turn.acquire()
         if self._failure is not None:
             self._turn.release()
             raise self._failure
@@ -466,8 +472,13 @@ class TransactionManager:
             await self._turn.acquire()
             return True
         if self._current is None:
-            # Somebody commits offsets alone, which is bounded in time.
-            await self._turn.acquire()
+            # Somebody commits offsets alone, which is bounded in time, or is about to
+            # begin a block, and lets us go first.
+            self._overdue += 1
+            try:
+                await self._turn.acquire()
+            finally:
+                self._overdue -= 1
             return True
         self.doom(reason)
         return False
