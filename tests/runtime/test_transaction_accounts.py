@@ -21,7 +21,7 @@ from trio_consumer import (
 )
 from trio_consumer.transports.memory.session import MemorySession
 
-from .support import T0, committed, consuming, run, take
+from .support import GROUP, T0, committed, consuming, offsets, run, take
 from .test_transactions import visible, with_target
 
 
@@ -36,6 +36,316 @@ async def finish(transaction: Transaction, messages: list[Message]) -> None:
     for message in messages:
         await transaction.send("out", message.value, partition=0)
         message.ack()
+
+
+def test_messages_that_went_before_the_block_abort_it() -> None:
+    """Nothing dooms a block that is entered after the hand-over, but its messages are stale."""
+
+    async def main() -> None:
+        it = with_target(3)
+        async with (
+            consuming(it, transactional_id="p", drain_timeout=0.5) as consumer,
+            consumer.stream("t", ack="manual") as stream,
+        ):
+            batch = await take(stream, 3, ack=False)
+            it.rebalance(GROUP)
+            await trio.sleep(10)
+            with pytest.raises(
+                TransactionAbortedError, match=r"^the transaction was aborted: t\[0\] was revoked"
+            ):
+                async with consumer.transaction() as transaction:
+                    await finish(transaction, batch)
+            async with consumer.transaction() as transaction:
+                await finish(transaction, await take(stream, ack=False))
+        assert visible(it) == [b"0", b"1", b"2"]
+        assert committed(it) == 3
+
+    run(main)
+
+
+@pytest.mark.parametrize("how", ["seek", "seek_to_committed", "perform_seek", "on_restart"])
+@pytest.mark.parametrize("inside", [True, False])
+def test_seek_while_a_transaction_is_open_aborts_it(how: str, inside: bool) -> None:
+    """The messages come again by it, so their outputs must not count."""
+
+    async def main() -> None:
+        it = with_target(4)
+        async with (
+            consuming(it, transactional_id="p") as consumer,
+            consumer.stream("t", ack="manual") as stream,
+        ):
+
+            async def move() -> None:
+                if how == "seek":
+                    await consumer.seek(T0, 0)
+                else:
+                    await getattr(consumer, how)()
+
+            async with trio.open_nursery() as nursery:
+                with pytest.raises(TransactionAbortedError):
+                    async with consumer.transaction() as transaction:
+                        await finish(transaction, await take(stream, 2, ack=False))
+                        if inside:
+                            await move()
+                        else:
+                            nursery.start_soon(move)
+                            await trio.sleep(1)
+            async with consumer.transaction() as transaction:
+                await finish(transaction, await take(stream, ack=False))
+        assert visible(it) == [b"0", b"1", b"2", b"3"]
+
+    run(main)
+
+
+def test_partition_that_ends_under_a_later_transaction_aborts_it() -> None:
+    """One that begins while the user's callback runs can finish messages of it, in vain."""
+
+    async def main() -> None:
+        it = with_target(3)
+
+        async def slowly(_: object) -> None:
+            await trio.sleep(3)
+
+        async with (
+            consuming(
+                it, transactional_id="p", drain_timeout=0.5, on_partitions_revoked=slowly
+            ) as consumer,
+            consumer.stream("t", ack="manual") as stream,
+        ):
+            batch = await take(stream, 3, ack=False)
+            it.rebalance(GROUP)
+            await trio.sleep(5)
+            with pytest.raises(TransactionAbortedError):
+                async with consumer.transaction() as transaction:
+                    await send(transaction, batch)
+                    assert all(message.ack() for message in batch)
+                    await trio.sleep(5)
+            async with consumer.transaction() as transaction:
+                await finish(transaction, await take(stream, wait=10, ack=False))
+        assert visible(it) == [b"0", b"1", b"2"]
+
+    run(main)
+
+
+def test_message_of_another_task_is_stale_after_an_abort() -> None:
+    """Two tasks share a stream; one aborts, and the other goes on with what it has in hand."""
+
+    async def main() -> None:
+        it = with_target(6)
+        errors: Counter[str] = Counter()
+        async with (
+            consuming(it, transactional_id="p") as consumer,
+            consumer.stream("t", ack="manual") as stream,
+        ):
+            mine, others = await take(stream, 3, ack=False), await take(stream, 3, ack=False)
+            with pytest.raises(LookupError):
+                async with consumer.transaction() as transaction:
+                    await finish(transaction, mine)
+                    raise LookupError
+            again = await take(stream, 2, ack=False)
+            try:
+                async with consumer.transaction() as transaction:
+                    await finish(transaction, others)
+            except TransactionAbortedError:
+                errors["stale"] += 1
+            # Nothing was finished in that one: what was taken since is not taken back.
+            async with consumer.transaction() as transaction:
+                await finish(transaction, again)
+            async with consumer.transaction() as transaction:
+                await finish(transaction, await take(stream, ack=False))
+        assert errors == {"stale": 1}
+        assert visible(it) == [b"%d" % n for n in range(6)]
+
+    run(main)
+
+
+@pytest.mark.parametrize("crash", [True, False])
+def test_later_messages_are_not_committed_without_their_offset(crash: bool) -> None:
+    """The committed offset stops before an earlier one, so they would be sent twice."""
+
+    async def main() -> None:
+        it = with_target(4)
+        async with (
+            consuming(it, transactional_id="p") as consumer,
+            consumer.stream("t", ack="manual") as stream,
+        ):
+            batch = await take(stream, 4, ack=False)
+            with pytest.raises(TransactionAbortedError, match=r"t\[0\] .* offset 0 is unfinished"):
+                async with consumer.transaction() as transaction:
+                    await finish(transaction, batch[2:])
+            assert visible(it) == []
+            if not crash:
+                async with consumer.transaction() as transaction:
+                    await finish(transaction, await take(stream, ack=False))
+        if crash:
+            async with (
+                consuming(it, transactional_id="p") as consumer,
+                consumer.stream("t", ack="manual") as stream,
+                consumer.transaction() as transaction,
+            ):
+                await finish(transaction, await take(stream, ack=False))
+        assert visible(it) == [b"0", b"1", b"2", b"3"]
+        assert committed(it) == 4
+
+    run(main)
+
+
+def test_given_back_inside_of_a_transaction() -> None:
+    """The later ones must not count without it; if there are none, the rest counts."""
+
+    async def main() -> None:
+        it = with_target(4)
+        async with (
+            consuming(it, transactional_id="p") as consumer,
+            consumer.stream("t", ack="manual") as stream,
+        ):
+            batch = await take(stream, 4, ack=False)
+            with pytest.raises(TransactionAbortedError):
+                async with consumer.transaction() as transaction:
+                    batch[1].nack()
+                    await finish(transaction, [batch[0], *batch[2:]])
+            batch = await take(stream, 4, ack=False)
+            assert offsets(batch) == [0, 1, 2, 3]
+            async with consumer.transaction() as transaction:
+                batch[3].nack()
+                await finish(transaction, batch[:3])
+            assert committed(it) == 3
+            async with consumer.transaction() as transaction:
+                await finish(transaction, await take(stream, ack=False))
+        assert visible(it) == [b"0", b"1", b"2", b"3"]
+
+    run(main)
+
+
+def test_other_stream_is_waited_for() -> None:
+    """Offsets count when all streams have finished, and so does the transaction."""
+
+    async def main() -> None:
+        it = with_target(4)
+        async with (
+            consuming(it, transactional_id="p", commit_interval=1000) as consumer,
+            consumer.stream("t", ack="manual") as stream,
+            consumer.stream("t", ack="manual") as other,
+            trio.open_nursery() as nursery,
+        ):
+
+            async def slowly() -> None:
+                for message in await take(other, 4, ack=False):
+                    await trio.sleep(2)
+                    assert visible(it) == []
+                    message.ack()
+
+            nursery.start_soon(slowly)
+            async with consumer.transaction() as transaction:
+                await finish(transaction, await take(stream, 4, ack=False))
+            assert trio.current_time() >= 8
+            assert visible(it) == [b"0", b"1", b"2", b"3"]
+            assert committed(it) == 4
+
+    run(main)
+
+
+@pytest.mark.parametrize("what", ["never", "turn", "cancelled", "left"])
+def test_other_stream_is_not_waited_for_in_vain(what: str) -> None:
+    """Half of the time that the broker gives, and not if somebody needs the turn for it."""
+
+    async def main() -> None:
+        it = with_target(4)
+        async with (
+            consuming(it, transactional_id="p", transaction_timeout=20) as consumer,
+            consumer.stream("t", ack="manual") as stream,
+            consumer.stream("t", ack="manual") as other,
+            trio.open_nursery() as nursery,
+        ):
+            batch = await take(other, 4, ack=False)
+            started = trio.current_time()
+
+            async def meddle() -> None:
+                await trio.sleep(3)
+                if what == "turn":
+                    await consumer.commit()
+                elif what == "cancelled":
+                    scope.cancel()
+                elif what == "left":
+                    await other.__aexit__(None, None, None)
+
+            nursery.start_soon(meddle)
+            with trio.CancelScope() as scope:
+                expected = trio.Cancelled if what == "cancelled" else TransactionAbortedError
+                with pytest.raises(expected):
+                    async with consumer.transaction() as transaction:
+                        await finish(transaction, await take(stream, 4, ack=False))
+                await trio.lowlevel.checkpoint()
+            assert trio.current_time() - started == pytest.approx(10 if what == "never" else 3, 0.1)
+            assert visible(it) == []
+            assert not any(message.ack() for message in batch)
+            if what != "left":
+                await take(other, 4)
+            async with consumer.transaction() as transaction:
+                await finish(transaction, await take(stream, 4, ack=False))
+        assert visible(it) == [b"0", b"1", b"2", b"3"]
+
+    run(main)
+
+
+def test_worker_that_sends_in_it_takes_part() -> None:
+    """Although it was started outside, and acknowledges from a thread."""
+
+    async def main() -> None:
+        it = with_target(2)
+        async with (
+            consuming(it, transactional_id="p") as consumer,
+            consumer.stream("t", ack="manual") as stream,
+            trio.open_nursery() as nursery,
+        ):
+            batch = await take(stream, 2, ack=False)
+            await consumer.seek(T0, 0)
+
+            async def work(transaction: Transaction) -> None:
+                await send(transaction, batch)
+                await trio.to_thread.run_sync(batch[1].ack)
+
+            with pytest.raises(TransactionAbortedError):
+                async with consumer.transaction() as transaction:
+                    nursery.start_soon(work, transaction)
+                    await trio.sleep(1)
+            assert visible(it) == []
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize("observing", [True, False])
+def test_what_does_not_matter_does_not_abort(observing: bool) -> None:
+    """Late acknowledgements of tasks outside, of observers, and where nothing was sent."""
+
+    async def main() -> None:
+        it = with_target(4)
+        async with (
+            consuming(it, transactional_id="p") as consumer,
+            consumer.stream("t", ack="none" if observing else "manual") as other,
+            consumer.stream("t", ack="manual") as stream,
+        ):
+            stale = await take(other, 2, ack=False)
+            await consumer.seek(T0, 0)
+            async with trio.open_nursery() as nursery:
+
+                async def late() -> None:
+                    await trio.sleep(1)
+                    assert not any(message.ack() for message in stale)
+
+                nursery.start_soon(late)
+                async with consumer.transaction() as transaction:
+                    await take(other)
+                    await finish(transaction, await take(stream, ack=False))
+                    await trio.sleep(2)
+                    if observing:
+                        assert not any(message.ack() for message in stale)
+            async with consumer.transaction():
+                assert not any(message.ack() for message in stale)
+        assert visible(it) == [b"0", b"1", b"2", b"3"]
+        assert committed(it) == 4
+
+    run(main)
 
 
 def test_tasks_that_send_together() -> None:

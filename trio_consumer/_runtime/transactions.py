@@ -34,10 +34,12 @@ from .._errors import (
 )
 from .._types import OffsetAndMetadata, TopicPartition
 from ..transports.base import OutgoingRecord, Session, TransactionalProducer
-from .partitions import Partitions
+from .partitions import AssignmentState, Partitions
 
 if TYPE_CHECKING:
+    from .._core.ledger import Ledger
     from .committer import Committer
+    from .message import Chunk
 
 __all__ = ["Transaction", "TransactionManager"]
 
@@ -46,6 +48,13 @@ logger = logging.getLogger("trio_consumer.transactions")
 # Inherited by the tasks that are started inside of the block: they must not wait for
 # its end, which waits for them.
 _inside: ContextVar[Transaction | None] = ContextVar("transaction", default=None)
+
+# Set in tasks that were started elsewhere and have sent something in it.
+_helping: ContextVar[Transaction | None] = ContextVar("helping", default=None)
+
+LOOK_EVERY = 0.05
+"""Seconds between two looks at what other streams have finished; arbitrary.  Nothing
+tells of a single message, that would cost each of them."""
 
 FLUSH_AT = 500
 """Records that are handed to the client's thread together; arbitrary."""
@@ -61,10 +70,18 @@ class Transaction:
     aborts: readers with ``read_committed`` see nothing of it, and every message
     since the last commit is handed out again.
 
+    What was sent counts only if the offset of every message that was finished in
+    it does: by its task, by those that it started, and by those that sent in it.
+    So messages of a partition are finished in order, without leaving one out.
+    Where other streams have not finished them yet, the exit waits for those
+    until half of ``transaction_timeout`` is over or somebody needs the turn.
+
     Raises on a clean exit:
-        TransactionAbortedError: It was aborted, because partitions went away
-            or the broker refused the offsets.  Its messages come again; going on
-            with the loop is the remedy.
+        TransactionAbortedError: It was aborted, because partitions went away,
+            the broker refused the offsets, or a message that was finished in it
+            had been revoked, lost, sought or taken back by another abort, or
+            comes after one that is unfinished.  Its messages come again; going
+            on with the loop is the remedy.
         FencedError: Another producer has this transactional id.
         TransportError: The broker did not answer in time.  Whether the
             transaction counts is not known here; the consumer has to be opened
@@ -75,7 +92,10 @@ class Transaction:
         self._manager = manager
         self._scope = trio.CancelScope()
         self._queue: list[OutgoingRecord] = []
+        # Up to where messages were finished in it, and by which streams.
+        self._finished: dict[Ledger, tuple[int, int]] = {}
         self._entered = False
+        self._entered_at = 0.0
         self._open = False
         self._doom: str | None = None
         self._token: Token[Transaction | None] | None = None
@@ -114,6 +134,7 @@ class Transaction:
         transaction was closed before.
         """
         self._check_open()
+        _helping.set(self)
         self._queue.append(
             OutgoingRecord(
                 topic,
@@ -154,6 +175,7 @@ class Transaction:
             raise ConfigurationError("a transaction is entered once; make a new one")
         self._entered = True
         await self._manager._enter(self)
+        self._entered_at = trio.current_time()
         self._open = True
         self._token = _inside.set(self)
         self._scope.__enter__()
@@ -180,13 +202,11 @@ class Transaction:
                 return None
             if self._doom is not None:
                 await manager._abort(self)
-                raise TransactionAbortedError(
-                    f"the transaction was aborted: {self._doom}. Its messages come again"
-                )
-            with trio.CancelScope(shield=True):
-                await manager._commit(self)
+                raise _aborted(self._doom)
+            await manager._commit(self)
             return swallowed
         finally:
+            self._finished.clear()
             assert self._token is not None  # set by __aenter__
             _inside.reset(self._token)
             manager._leave()
@@ -198,6 +218,40 @@ class Transaction:
     def _spoil(self, reason: str) -> None:
         """It must not be committed, but its block may run to its end."""
         self._doom = self._doom or reason
+
+    def _note(self, ledger: Ledger, end: int, bit: int) -> None:
+        before, bits = self._finished.get(ledger, (0, 0))
+        self._finished[ledger] = max(before, end), bits | bit
+
+    @property
+    def _is_void(self) -> bool:
+        """Whether nothing that was finished in it could have counted."""
+        return bool(self._finished) and all(ledger.closed for ledger in self._finished)
+
+    @property
+    def _waits_for_others(self) -> bool:
+        """Whether other streams alone hold back what was finished in it, and nothing else does."""
+        behind = [
+            (ledger, end, bits)
+            for ledger, (end, bits) in self._finished.items()
+            if not ledger.covers(end)
+        ]
+        return bool(behind) and all(ledger.waits_for_others(*rest) for ledger, *rest in behind)
+
+    def _uncovered(self) -> str | None:
+        """Why an offset that has to go with it cannot."""
+        for ledger, (end, _) in self._finished.items():
+            if ledger.closed:
+                return (
+                    f"{ledger.tp} was revoked, lost or sought, or another transaction aborted,"
+                    f" after messages up to offset {end - 1} of it were handed out"
+                )
+            if not ledger.covers(end):
+                return (
+                    f"{ledger.tp} was finished up to offset {end - 1} in it, while offset"
+                    f" {ledger.oldest_unfinished} is unfinished; finish them in order"
+                )
+        return None
 
 
 class TransactionManager:
@@ -263,6 +317,14 @@ class TransactionManager:
             raise ConfigurationError(
                 f"cannot {what} inside of a transaction that is open; leave its block first"
             )
+
+    def finishing(self, chunk: Chunk, index: int) -> None:
+        """A message is about to be acknowledged; whether that counts is seen at the end."""
+        current = self._current
+        if current is None or chunk.assignment.state is AssignmentState.STRAY:
+            return
+        if _inside.get() is current or _helping.get() is current:
+            current._note(chunk.ledger, chunk.records[index].offset + 1, chunk.bit)
 
     # -- the block ------------------------------------------------------------------
 
@@ -342,25 +404,51 @@ class TransactionManager:
 
     async def _commit(self, transaction: Transaction) -> bool:
         """Commit what was sent and what is finished; whether there was something."""
+        done = False
         try:
-            await self._send(transaction)
-            async with self._committer.held(), self._calling:
-                return await self._end(transaction)
+            await self._wait_for_others(transaction)
+            with trio.CancelScope(shield=True):
+                await self._send(transaction)
+                async with self._committer.held(), self._calling:
+                    done = await self._end(transaction)
         except CommitFailedError as exc:
             await self._abort(transaction)
             raise TransactionAbortedError(
                 f"the transaction was aborted, because the broker refused its offsets: {exc}."
                 " Its messages come again"
             ) from exc
+        except TransactionAbortedError:
+            # If all that was finished in it was stale there is nothing to go back for, and
+            # doing it all the same would make stale what other tasks have taken since: they
+            # would abort each other for ever.
+            await self._abort(transaction, rewind=not transaction._is_void)
+            raise
         except BaseException:
             await self._abort(transaction)
             raise
+        return done
+
+    async def _wait_for_others(self, transaction: Transaction) -> None:
+        """Wait for streams beside the transaction to finish what was finished in it."""
+        give_up_at = transaction._entered_at + self._transaction_timeout / 2
+        while (
+            transaction._doom is None
+            and (transaction._queue or self._states.is_in(ProducerState.OPEN))
+            and transaction._waits_for_others
+            # They might need the turn themselves.
+            and not self._turn.statistics().tasks_waiting
+            and trio.current_time() < give_up_at
+        ):
+            await trio.sleep(LOOK_EVERY)
 
     async def _end(self, transaction: Transaction) -> bool:
         while transaction._queue:
             await self._hand_over(transaction)
         # In the same step, so that no offset goes without the record that was sent before
         # it was finished.
+        if self._states.is_in(ProducerState.OPEN) and (gap := transaction._uncovered()):
+            transaction._spoil(gap)
+            raise _aborted(gap)
         taken = self._committer.snapshots(None)
         if taken:
             await self._begin()
@@ -369,9 +457,7 @@ class TransactionManager:
         if not self._states.is_in(ProducerState.OPEN):
             return False
         if transaction._doom is not None:
-            raise TransactionAbortedError(
-                f"the transaction was aborted: {transaction._doom}. Its messages come again"
-            )
+            raise _aborted(transaction._doom)
         self._states.happen(ProducerEvent.COMMIT)
         try:
             await self._call(self._producer.commit)
@@ -381,13 +467,15 @@ class TransactionManager:
             raise
         self._states.happen(ProducerEvent.DONE)
         self._committer.confirmed(taken)
+        transaction._finished.clear()
         self.committed += 1
         return True
 
-    async def _abort(self, transaction: Transaction) -> None:
+    async def _abort(self, transaction: Transaction, *, rewind: bool = True) -> None:
         """Go back to what is committed, and undo what was sent; takes ``commit_timeout``."""
         # First, and in one step: nothing finished in it may be finished any more.
-        self._partitions.rewind_to_committed()
+        if rewind:
+            self._partitions.rewind_to_committed()
         transaction._queue.clear()
         self.aborted += 1
         with trio.CancelScope(shield=True):
@@ -422,9 +510,7 @@ class TransactionManager:
         """
         transaction = self._current
         assert transaction is not None  # the caller looked
-        done = False
-        with trio.CancelScope(shield=True):
-            done = await self._commit(transaction)
+        done = await self._commit(transaction)
         if not start_new:
             transaction._open = False
         return done
@@ -491,3 +577,9 @@ class TransactionManager:
         """The transaction that is open, if one is, must not be committed."""
         if self._current is not None:
             self._current._be_doomed(reason)
+
+
+def _aborted(reason: str) -> TransactionAbortedError:
+    return TransactionAbortedError(
+        f"the transaction was aborted: {reason}. Its messages come again"
+    )
