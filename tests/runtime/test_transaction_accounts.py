@@ -13,6 +13,7 @@ import pytest
 import trio
 
 from trio_consumer import (
+    GroupMetadata,
     Message,
     OffsetAndMetadata,
     Transaction,
@@ -21,7 +22,7 @@ from trio_consumer import (
 )
 from trio_consumer.transports.memory.session import MemorySession
 
-from .support import GROUP, T0, committed, consuming, offsets, run, take
+from .support import GROUP, T0, TP, committed, consuming, offsets, run, take
 from .test_transactions import visible, with_target
 
 
@@ -294,11 +295,11 @@ def test_worker_that_sends_in_it_takes_part() -> None:
     async def main() -> None:
         it = with_target(2)
         async with (
-            consuming(it, transactional_id="p") as consumer,
+            consuming(it, transactional_id="p", drain_timeout=0.0) as consumer,
             consumer.stream("t", ack="manual") as stream,
             trio.open_nursery() as nursery,
         ):
-            batch = await take(stream, 2, ack=False)
+            batch = await take(stream, 2, wait=10, ack=False)
             await consumer.seek(T0, 0)
 
             async def work(transaction: Transaction) -> None:
@@ -308,7 +309,7 @@ def test_worker_that_sends_in_it_takes_part() -> None:
             with pytest.raises(TransactionAbortedError):
                 async with consumer.transaction() as transaction:
                     nursery.start_soon(work, transaction)
-                    await trio.sleep(1)
+                    await trio.sleep(0.1)
             assert visible(it) == []
 
     trio.run(main)
@@ -463,6 +464,10 @@ def test_hand_over_does_not_queue_behind_a_transaction() -> None:
     async def main() -> None:
         it = with_target(2, partitions=2)
         revoked: list[float] = []
+
+        def note(_: frozenset[TP]) -> None:
+            revoked.append(trio.current_time())
+
         async with (
             consuming(
                 it,
@@ -470,7 +475,7 @@ def test_hand_over_does_not_queue_behind_a_transaction() -> None:
                 drain_timeout=1.0,
                 commit_timeout=6,
                 commit_interval=1000,
-                on_partitions_revoked=lambda _: revoked.append(trio.current_time()),
+                on_partitions_revoked=note,
             ) as consumer,
             consumer.stream("t", ack="manual") as stream,
             trio.open_nursery() as nursery,
@@ -508,13 +513,13 @@ def test_member_without_a_generation_commits_no_offsets(monkeypatch: pytest.Monk
         ):
             batch = await take(stream, 2, ack=False)
             real = MemorySession.group_metadata
+
+            def nobody(session: MemorySession) -> GroupMetadata:
+                return real(session)._replace(member_id="", generation=-1)
+
             with monkeypatch.context() as patch:
                 # Thrown out, and the listener is not told yet.
-                patch.setattr(
-                    MemorySession,
-                    "group_metadata",
-                    lambda self: real(self)._replace(member_id="", generation=-1),
-                )
+                patch.setattr(MemorySession, "group_metadata", nobody)
                 with pytest.raises(TransactionAbortedError, match=r"not a member"):
                     async with consumer.transaction() as transaction:
                         await finish(transaction, batch)

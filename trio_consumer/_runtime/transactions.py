@@ -431,7 +431,7 @@ class TransactionManager:
     async def _wait_for_others(self, transaction: Transaction) -> None:
         """Wait for streams beside the transaction to finish what was finished in it."""
         give_up_at = transaction._entered_at + self._transaction_timeout / 2
-        while (
+        while (  # noqa: ASYNC110  # nothing could set an event, see LOOK_EVERY
             transaction._doom is None
             and (transaction._queue or self._states.is_in(ProducerState.OPEN))
             and transaction._waits_for_others
