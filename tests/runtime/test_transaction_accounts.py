@@ -542,3 +542,50 @@ def test_broker_takes_offsets_of_nobody_in_a_transaction() -> None:
             assert committed(it) == 2
 
     run(main)
+
+
+@pytest.mark.parametrize("drain", [0.0, 1.0])
+@pytest.mark.parametrize("stubborn", [False, True])
+def test_consumer_that_ends_undoes_a_transaction_of_another_task(
+    drain: float, stubborn: bool
+) -> None:
+    """Before the producer is closed, so that nobody has to wait for the broker's time limit."""
+
+    async def main() -> None:
+        it = with_target(3, latency=0.2)
+        aborted: list[TransactionAbortedError] = []
+        entered = trio.Event()
+        async with trio.open_nursery() as outer:
+            async with (
+                consuming(it, transactional_id="p", drain_timeout=drain) as consumer,
+                consumer.stream("t", ack="manual") as stream,
+            ):
+                batch = await take(stream, 3, ack=False, wait=5)
+
+                async def work() -> None:
+                    try:
+                        async with consumer.transaction() as transaction:
+                            await finish(transaction, batch)
+                            await transaction.flush()
+                            entered.set()
+                            with trio.CancelScope(shield=stubborn):
+                                await trio.sleep(100)
+                    except TransactionAbortedError as exc:
+                        aborted.append(exc)
+
+                outer.start_soon(work)
+                await entered.wait()
+                started = trio.current_time()
+            assert trio.current_time() - started < 10
+            if not stubborn:
+                # Nothing holds back what another one reads and sends.
+                async with (
+                    consuming(it, transactional_id="q") as consumer,
+                    consumer.stream("t", ack="manual") as stream,
+                    consumer.transaction() as transaction,
+                ):
+                    await finish(transaction, await take(stream, wait=5, ack=False))
+                assert visible(it) == [b"0", b"1", b"2"]
+        assert len(aborted) == 1
+
+    run(main)

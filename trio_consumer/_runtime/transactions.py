@@ -34,10 +34,10 @@ from .._errors import (
 )
 from .._types import OffsetAndMetadata, TopicPartition
 from ..transports.base import OutgoingRecord, Session, TransactionalProducer
+from .finished import Finished
 from .partitions import AssignmentState, Partitions
 
 if TYPE_CHECKING:
-    from .._core.ledger import Ledger
     from .committer import Committer
     from .message import Chunk
 
@@ -92,8 +92,7 @@ class Transaction:
         self._manager = manager
         self._scope = trio.CancelScope()
         self._queue: list[OutgoingRecord] = []
-        # Up to where messages were finished in it, and by which streams.
-        self._finished: dict[Ledger, tuple[int, int]] = {}
+        self._finished = Finished()
         self._entered = False
         self._entered_at = 0.0
         self._open = False
@@ -219,40 +218,6 @@ class Transaction:
         """It must not be committed, but its block may run to its end."""
         self._doom = self._doom or reason
 
-    def _note(self, ledger: Ledger, end: int, bit: int) -> None:
-        before, bits = self._finished.get(ledger, (0, 0))
-        self._finished[ledger] = max(before, end), bits | bit
-
-    @property
-    def _is_void(self) -> bool:
-        """Whether nothing that was finished in it could have counted."""
-        return bool(self._finished) and all(ledger.closed for ledger in self._finished)
-
-    @property
-    def _waits_for_others(self) -> bool:
-        """Whether other streams alone hold back what was finished in it, and nothing else does."""
-        behind = [
-            (ledger, end, bits)
-            for ledger, (end, bits) in self._finished.items()
-            if not ledger.covers(end)
-        ]
-        return bool(behind) and all(ledger.waits_for_others(*rest) for ledger, *rest in behind)
-
-    def _uncovered(self) -> str | None:
-        """Why an offset that has to go with it cannot."""
-        for ledger, (end, _) in self._finished.items():
-            if ledger.closed:
-                return (
-                    f"{ledger.tp} was revoked, lost or sought, or another transaction aborted,"
-                    f" after messages up to offset {end - 1} of it were handed out"
-                )
-            if not ledger.covers(end):
-                return (
-                    f"{ledger.tp} was finished up to offset {end - 1} in it, while offset"
-                    f" {ledger.oldest_unfinished} is unfinished; finish them in order"
-                )
-        return None
-
 
 class TransactionManager:
     """Begins and ends the transactions of one consumer.
@@ -324,7 +289,7 @@ class TransactionManager:
         if current is None or chunk.assignment.state is AssignmentState.STRAY:
             return
         if _inside.get() is current or _helping.get() is current:
-            current._note(chunk.ledger, chunk.records[index].offset + 1, chunk.bit)
+            current._finished.note(chunk.ledger, chunk.records[index].offset + 1, chunk.bit)
 
     # -- the block ------------------------------------------------------------------
 
@@ -421,7 +386,7 @@ class TransactionManager:
             # If all that was finished in it was stale there is nothing to go back for, and
             # doing it all the same would make stale what other tasks have taken since: they
             # would abort each other for ever.
-            await self._abort(transaction, rewind=not transaction._is_void)
+            await self._abort(transaction, rewind=not transaction._finished.is_void)
             raise
         except BaseException:
             await self._abort(transaction)
@@ -434,7 +399,7 @@ class TransactionManager:
         while (  # noqa: ASYNC110  # nothing could set an event, see LOOK_EVERY
             transaction._doom is None
             and (transaction._queue or self._states.is_in(ProducerState.OPEN))
-            and transaction._waits_for_others
+            and transaction._finished.waits_for_others
             # They might need the turn themselves.
             and not self._turn.statistics().tasks_waiting
             and trio.current_time() < give_up_at
@@ -446,7 +411,7 @@ class TransactionManager:
             await self._hand_over(transaction)
         # In the same step, so that no offset goes without the record that was sent before
         # it was finished.
-        if self._states.is_in(ProducerState.OPEN) and (gap := transaction._uncovered()):
+        if self._states.is_in(ProducerState.OPEN) and (gap := transaction._finished.uncovered()):
             transaction._spoil(gap)
             raise _aborted(gap)
         taken = self._committer.snapshots(None)
@@ -489,8 +454,9 @@ class TransactionManager:
             # The broker aborts it by itself later, so nothing depends on the answer.
             with trio.CancelScope(shield=True):
                 await self._call(self._producer.abort, timeout=self._commit_timeout)
-        except ConsumerError as exc:
-            self._fail(exc)
+        except (ConsumerError, trio.ClosedResourceError) as exc:
+            if isinstance(exc, ConsumerError):
+                self._fail(exc)
             logger.warning("could not abort a transaction, the broker will: %s", exc)
         else:
             self._states.happen(ProducerEvent.DONE)
@@ -572,6 +538,20 @@ class TransactionManager:
     def give_turn_back(self) -> None:
         """End what :meth:`end_before` began."""
         self._turn.release()
+
+    async def settle(self, deadline: float) -> None:
+        """Wait for a transaction that was doomed to be undone.
+
+        Else the broker would do it when its time is over, and hold its records and its
+        offsets back from others until then.
+        """
+        self._overdue += 1
+        try:
+            with trio.move_on_at(deadline):
+                await self._turn.acquire()
+                self._turn.release()
+        finally:
+            self._overdue -= 1
 
     def doom(self, reason: str) -> None:
         """The transaction that is open, if one is, must not be committed."""
