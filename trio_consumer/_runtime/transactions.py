@@ -75,6 +75,8 @@ class Transaction:
     So messages of a partition are finished in order, without leaving one out.
     Where other streams have not finished them yet, the exit waits for those
     until half of ``transaction_timeout`` is over or somebody needs the turn.
+    Tasks that share a stream each enter their block right after they took their
+    messages: then they have the turn in the order of the offsets.
 
     Raises on a clean exit:
         TransactionAbortedError: It was aborted, because partitions went away,
