@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 from collections import Counter
 from random import Random
+from typing import Literal
 
 import pytest
 import trio
 
 from trio_consumer import (
     CommitFailedError,
-    FencedError,
+    Consumer,
     Message,
+    MessageBatch,
+    Stream,
+    Transaction,
     TransactionAbortedError,
     TransportError,
 )
@@ -37,8 +42,14 @@ from ..runtime.support import (
     tasks_living,
 )
 
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
+
 SEEDS = int(os.environ.get("SEEDS", "200"))
 OUT = TP("out", 0)
+
+ENDS = (TransportError, CommitFailedError, TransactionAbortedError)
+"""What may end a member: the next one goes on."""
 
 
 def outputs(it: MemoryBroker) -> Counter[bytes | None]:
@@ -88,28 +99,115 @@ class Group:
                     transaction_timeout=random.choice([5.0, 60.0]),
                     commit_interval=random.choice([0.5, 2.8]),
                     drain_timeout=random.choice([0.0, 2.0]),
+                    on_partitions_revoked=self.revoked,
                     client_options={"max_poll_records": random.choice([1, 7, 50]), **self.client},
                 ) as consumer,
                 consumer.stream("t", ack="manual", max_buffered=random.choice([3, 50])) as stream,
+                trio.open_nursery() as nursery,
             ):
-                async for batch in stream.batches(random.randint(1, 9)):
-                    try:
-                        async with consumer.transaction() as transaction:
-                            for message in batch:
-                                await transaction.send("out", result(message), partition=0)
-                                if chance(random, 0.2) and not self.patient:
-                                    await trio.sleep(random.uniform(0, 0.5))
-                                if chance(random, 0.1):
-                                    await transaction.flush()
-                                message.ack()
-                            if chance(random, 0.1) and not self.patient:
-                                await consumer.commit()
-                            if chance(random, 0.05) and not self.patient:
-                                raise LookupError
-                    except (LookupError, TransactionAbortedError):
-                        pass
-        except (FencedError, TransportError, CommitFailedError, TransactionAbortedError):
+                if chance(random, 0.3):
+                    nursery.start_soon(self.follow, consumer)
+                if chance(random, 0.3):
+                    nursery.start_soon(self.disturb, consumer)
+                for _ in range(random.choice([1, 1, 2, 3])):
+                    nursery.start_soon(self.transform, consumer, stream)
+        except ENDS:
             pass
+        except BaseExceptionGroup as group:
+            # What ends a member ends several of its tasks.
+            rest = group.split(ENDS)[1]
+            if rest is not None:
+                raise rest from None
+
+    async def pause(self, share: float, most: float) -> None:
+        """Take some time, now and then."""
+        if chance(self.random, share) and not self.patient:
+            await trio.sleep(self.random.uniform(0, most))
+
+    async def revoked(self, _: frozenset[TP]) -> None:
+        """Partitions go slowly, so that transactions begin in between."""
+        await self.pause(0.1, 4.0)
+
+    async def follow(self, consumer: Consumer) -> None:
+        """A stream beside it, that finishes the same messages or watches."""
+        ack: Literal["manual", "none"] = "manual" if chance(self.random, 0.5) else "none"
+        async with consumer.stream("t", ack=ack) as stream:
+            async for message in stream:
+                await self.pause(0.3, 0.5)
+                message.ack()
+                if chance(self.random, 0.02) and not self.patient:
+                    return
+
+    async def disturb(self, consumer: Consumer) -> None:
+        """Seeks back, commits and so on by a task that has nothing to do with it."""
+        random = self.random
+        while not self.patient:
+            await trio.sleep(random.uniform(0, 5))
+            action = random.randrange(5)
+            try:
+                if action == 0:
+                    await consumer.seek_to_committed()
+                elif action == 1:
+                    await consumer.on_restart()
+                elif action == 2:
+                    await consumer.commit()
+                elif action == 3:
+                    await consumer.wait_empty(1.0)
+                else:
+                    consumer.stop_flow()
+                    await trio.sleep(1)
+                    consumer.resume_flow()
+            except ENDS:
+                pass  # what is for good ends the others too
+
+    async def transform(self, consumer: Consumer, stream: Stream) -> None:
+        """Batch after batch, each in a transaction."""
+        random = self.random
+        async for batch in stream.batches(random.randint(1, 9)):
+            # What was taken may be gone before it is begun with.
+            await self.pause(0.2, 3.0)
+            try:
+                async with consumer.transaction() as transaction:
+                    if chance(random, 0.3):
+                        await self.together(transaction, batch)
+                    else:
+                        await self.one_by_one(transaction, batch)
+                    if chance(random, 0.1) and not self.patient:
+                        await consumer.commit()
+                    if chance(random, 0.05) and not self.patient:
+                        raise LookupError
+            except (LookupError, TransactionAbortedError):
+                pass
+            except BaseExceptionGroup as group:
+                if group.split((LookupError, TransactionAbortedError))[1] is not None:
+                    raise
+
+    async def one_by_one(self, transaction: Transaction, batch: MessageBatch) -> None:
+        """Some of them given back, cut off when their partition goes, or flushed in vain."""
+        random = self.random
+        for message in batch:
+            await transaction.send("out", result(message), partition=0)
+            with message.while_assigned():
+                await self.pause(0.2, 0.5)
+            if chance(random, 0.1):
+                with trio.move_on_after(0.0 if chance(random, 0.5) else 0.1):
+                    await transaction.flush()
+            if chance(random, 0.02) and not self.patient:
+                message.nack()
+            message.ack()
+
+    async def together(self, transaction: Transaction, batch: MessageBatch) -> None:
+        """A task for each."""
+
+        async def work(message: Message) -> None:
+            await self.pause(0.5, 0.5)
+            await transaction.send("out", result(message), partition=0)
+            await transaction.flush()
+            message.ack()
+
+        async with trio.open_nursery() as nursery:
+            for message in batch:
+                nursery.start_soon(work, message)
 
     async def meddle(self) -> None:
         """What happens to a cluster."""

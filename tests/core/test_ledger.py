@@ -594,3 +594,39 @@ def test_record_entered_again_beside_others_of_its_batch(ledger: Ledger) -> None
     assert again is not None
     assert (list(again.offsets), ledger.in_hand) == ([5], 2)
     assert ledger.unfinished() == [5, 6]
+
+
+def test_ledger_covers_what_may_be_committed(ledger: Ledger) -> None:
+    """Up to the lowest unfinished record, committed before or not; nothing once it is closed."""
+    assert not ledger.covers(0)
+    batch = ledger.deliver([3, 5, 6], A)
+    assert ledger.covers(3)
+    assert not ledger.covers(4)
+    batch.finish(1, A)
+    assert not ledger.covers(6)
+    batch.finish(0, A)
+    assert ledger.covers(6)
+    ledger.confirm(Snapshot(6, 2))
+    assert ledger.covers(6)
+    assert not ledger.covers(7)
+    ledger.close()
+    assert not ledger.covers(3)
+
+
+def test_ledger_tells_whether_other_streams_alone_hold_back(ledger: Ledger) -> None:
+    """Neither a stream of those that ask, nor a record that is owed."""
+    batch = ledger.deliver([0, 1, 2], A | B)
+    later = ledger.deliver([3], B)
+    assert not ledger.waits_for_others(3, A)
+    batch.finish(0, A)
+    batch.finish(1, A)
+    assert ledger.waits_for_others(2, A)
+    assert not ledger.waits_for_others(2, A | B)
+    assert not ledger.waits_for_others(3, A)
+    batch.finish(2, A)
+    assert ledger.waits_for_others(4, A)
+    later.abandon(0, B, again=True)
+    assert ledger.waits_for_others(3, A)
+    assert not ledger.waits_for_others(4, A)
+    ledger.close()
+    assert not ledger.waits_for_others(3, A)

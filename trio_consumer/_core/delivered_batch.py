@@ -9,6 +9,7 @@ two flags.  What the ends of an entry mean for the committable offset is told in
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_left
 from collections.abc import Iterator, MutableSequence, Sequence
 from typing import TYPE_CHECKING
 
@@ -285,6 +286,12 @@ class DeliveredBatch:
         """Indices of the entries that wait for a stream, ascending."""
         row = self._row
         return [index for index in range(self._low, len(row)) if row[index] & bit]
+
+    def waits_for_others(self, end: int, bits: int) -> bool:
+        """Whether no entry below an offset is owed, or waits for one of these streams."""
+        row = self._row
+        stop = bisect_left(self.offsets, end)
+        return not any(row[index] & (OWED | bits) for index in range(self._low, stop))
 
     def owed_offsets(self) -> list[int]:
         """Offsets of the entries of which a part waits for nobody, ascending."""

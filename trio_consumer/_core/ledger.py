@@ -252,30 +252,45 @@ class Ledger:
 
     def snapshot(self) -> Snapshot | None:
         """What a commit would carry now; None if there is nothing to commit."""
-        if self.closed or self.position is None:
+        found = self._committable()
+        if found is None:
             return None
-        if not self._scattered:
-            if not self._batches:
-                offset, below = self.position, self._delivered
-            else:
-                first = self._batches[0]
-                index = first.lowest()
-                assert index is not None  # finished batches are dropped at once
-                offset = first.offsets[index]
-                below = first.rank + index
-        else:
-            offset, below = min(
-                (
-                    (batch.offsets[index], batch.rank + index)
-                    for batch in self._batches
-                    if (index := batch.lowest()) is not None
-                ),
-                default=(self.position, self._delivered),
-            )
+        offset, below = found
         start = None if self._pin_start else self._start
         if offset == (start if self.committed is None else self.committed):
             return None
         return Snapshot(offset, below)
+
+    def _committable(self) -> tuple[int, int] | None:
+        """The offset that may be committed, and how many were delivered below it."""
+        if self.closed or self.position is None:
+            return None
+        if not self._scattered:
+            if not self._batches:
+                return self.position, self._delivered
+            first = self._batches[0]
+            index = first.lowest()
+            assert index is not None  # finished batches are dropped at once
+            return first.offsets[index], first.rank + index
+        return min(
+            (
+                (batch.offsets[index], batch.rank + index)
+                for batch in self._batches
+                if (index := batch.lowest()) is not None
+            ),
+            default=(self.position, self._delivered),
+        )
+
+    def covers(self, end: int) -> bool:
+        """Whether a commit now, or one before, has everything below an offset."""
+        found = self._committable()
+        return found is not None and found[0] >= end
+
+    def waits_for_others(self, end: int, bits: int) -> bool:
+        """Whether what is unfinished below an offset waits for other streams than these alone."""
+        return not self.closed and all(
+            batch.waits_for_others(end, bits) for batch in self._batches if batch.offsets[0] < end
+        )
 
     @property
     def in_hand(self) -> int:

@@ -534,3 +534,7 @@ class Consumer(ConsumerInspection):
                     trio.current_time() + self._settings.commit_timeout,
                     drained_by=drained_by,
                 )
+                if self._transactions is not None:
+                    await self._transactions.settle(
+                        trio.current_time() + self._settings.commit_timeout
+                    )

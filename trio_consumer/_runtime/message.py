@@ -116,9 +116,11 @@ class Chunk:
         """Acknowledge one record; from any thread."""
         if self.entries is None:
             return False
-        if get_ident() == self.stream.thread:
-            return self.entries.finish(index, self.bit)
-        return self.stream.call_from_thread(self.entries.finish, index, self.bit)
+        if get_ident() != self.stream.thread:
+            return self.stream.call_from_thread(self.finish, index)
+        if self.stream.transactions is not None:
+            self.stream.transactions.finishing(self, index)
+        return self.entries.finish(index, self.bit)
 
     def redeliver(self, index: int) -> bool:
         """Have the stream hand out one record again; from any thread."""
@@ -339,6 +341,10 @@ class MessageBatch(Sequence[Message]):
         stream = self._segments[0][0].stream
         if get_ident() != stream.thread:
             return stream.call_from_thread(self.ack)
+        if stream.transactions is not None:
+            for chunk, _, stop in self._segments:
+                if chunk.entries is not None:
+                    stream.transactions.finishing(chunk, stop - 1)
         return sum(
             chunk.entries.finish_range(start, stop, chunk.bit)
             for chunk, start, stop in self._segments

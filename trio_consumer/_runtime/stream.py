@@ -100,6 +100,7 @@ class Stream:
         self.deserializers = deserializers
         self.on_decode_error = on_decode_error
         self.thread = get_ident()
+        self.transactions = consumer.transactions
         self._consumer = consumer
         self._state = StreamState.NEW
         self._pressure = Pressure(max_buffered)

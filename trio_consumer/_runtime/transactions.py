@@ -34,10 +34,12 @@ from .._errors import (
 )
 from .._types import OffsetAndMetadata, TopicPartition
 from ..transports.base import OutgoingRecord, Session, TransactionalProducer
-from .partitions import Partitions
+from .finished import Finished
+from .partitions import AssignmentState, Partitions
 
 if TYPE_CHECKING:
     from .committer import Committer
+    from .message import Chunk
 
 __all__ = ["Transaction", "TransactionManager"]
 
@@ -46,6 +48,13 @@ logger = logging.getLogger("trio_consumer.transactions")
 # Inherited by the tasks that are started inside of the block: they must not wait for
 # its end, which waits for them.
 _inside: ContextVar[Transaction | None] = ContextVar("transaction", default=None)
+
+# Set in tasks that were started elsewhere and have sent something in it.
+_helping: ContextVar[Transaction | None] = ContextVar("helping", default=None)
+
+LOOK_EVERY = 0.05
+"""Seconds between two looks at what other streams have finished; arbitrary.  Nothing
+tells of a single message, that would cost each of them."""
 
 FLUSH_AT = 500
 """Records that are handed to the client's thread together; arbitrary."""
@@ -61,10 +70,20 @@ class Transaction:
     aborts: readers with ``read_committed`` see nothing of it, and every message
     since the last commit is handed out again.
 
+    What was sent counts only if the offset of every message that was finished in
+    it does: by its task, by those that it started, and by those that sent in it.
+    So messages of a partition are finished in order, without leaving one out.
+    Where other streams have not finished them yet, the exit waits for those
+    until half of ``transaction_timeout`` is over or somebody needs the turn.
+    Tasks that share a stream each enter their block right after they took their
+    messages: then they have the turn in the order of the offsets.
+
     Raises on a clean exit:
-        TransactionAbortedError: It was aborted, because partitions went away
-            or the broker refused the offsets.  Its messages come again; going on
-            with the loop is the remedy.
+        TransactionAbortedError: It was aborted, because partitions went away,
+            the broker refused the offsets, or a message that was finished in it
+            had been revoked, lost, sought or taken back by another abort, or
+            comes after one that is unfinished.  Its messages come again; going
+            on with the loop is the remedy.
         FencedError: Another producer has this transactional id.
         TransportError: The broker did not answer in time.  Whether the
             transaction counts is not known here; the consumer has to be opened
@@ -75,7 +94,9 @@ class Transaction:
         self._manager = manager
         self._scope = trio.CancelScope()
         self._queue: list[OutgoingRecord] = []
+        self._finished = Finished()
         self._entered = False
+        self._entered_at = 0.0
         self._open = False
         self._doom: str | None = None
         self._token: Token[Transaction | None] | None = None
@@ -110,9 +131,11 @@ class Transaction:
             trio.ClosedResourceError: The transaction is not open.
             TransportError: The client does not take the records.
 
-        Cancelling it waits for records that are being handed over.
+        Cancelling it takes no accepted record back: the record counts, unless the
+        transaction was closed before.
         """
         self._check_open()
+        _helping.set(self)
         self._queue.append(
             OutgoingRecord(
                 topic,
@@ -129,11 +152,17 @@ class Transaction:
             await trio.lowlevel.checkpoint_if_cancelled()
 
     async def flush(self) -> None:
-        """Hand everything queued to the client; the end of the block does so too."""
+        """Hand everything queued to the client; the end of the block does so too.
+
+        Raises:
+            trio.ClosedResourceError: The transaction is not open.
+            TransportError: The client does not take the records.  The transaction
+                will be aborted, even if the block goes on.
+
+        Cancelling it before they are handed over leaves them queued, later it waits.
+        """
         self._check_open()
-        records, self._queue = self._queue, []
-        if records:
-            await self._manager._send(records)
+        await self._manager._send(self)
 
     def _check_open(self) -> None:
         if not self._open:
@@ -147,6 +176,7 @@ class Transaction:
             raise ConfigurationError("a transaction is entered once; make a new one")
         self._entered = True
         await self._manager._enter(self)
+        self._entered_at = trio.current_time()
         self._open = True
         self._token = _inside.set(self)
         self._scope.__enter__()
@@ -164,33 +194,31 @@ class Transaction:
                 swallowed = self._scope.__exit__(exc_type, exc, traceback)
             except BaseException:
                 self._open = False
-                await manager._abort()
+                await manager._abort(self)
                 raise
+            # Before the end, which would miss what somebody sends meanwhile.
+            self._open = False
             if exc is not None and not swallowed:
-                self._open = False
-                await manager._abort()
+                await manager._abort(self)
                 return None
             if self._doom is not None:
-                self._open = False
-                await manager._abort()
-                raise TransactionAbortedError(
-                    f"the transaction was aborted: {self._doom}. Its messages come again"
-                )
-            try:
-                with trio.CancelScope(shield=True):
-                    await manager._commit(self)
-            finally:
-                self._open = False
+                await manager._abort(self)
+                raise _aborted(self._doom)
+            await manager._commit(self)
             return swallowed
         finally:
+            self._finished.clear()
             assert self._token is not None  # set by __aenter__
             _inside.reset(self._token)
             manager._leave()
 
     def _be_doomed(self, reason: str) -> None:
-        if self._doom is None:
-            self._doom = reason
-            self._scope.cancel()
+        self._spoil(reason)
+        self._scope.cancel()
+
+    def _spoil(self, reason: str) -> None:
+        """It must not be committed, but its block may run to its end."""
+        self._doom = self._doom or reason
 
 
 class TransactionManager:
@@ -218,6 +246,10 @@ class TransactionManager:
         self._transaction_timeout = transaction_timeout
         self._commit_timeout = commit_timeout
         self._turn = trio.Lock()
+        # Tasks inside of one block may send at the same time, and while it commits.
+        self._calling = trio.Lock()
+        # How many hand-overs wait for the turn although their time is over.
+        self._overdue = 0
         self._states = ProducerStates()
         self._current: Transaction | None = None
         self._failure: ConsumerError | None = None
@@ -253,11 +285,23 @@ class TransactionManager:
                 f"cannot {what} inside of a transaction that is open; leave its block first"
             )
 
+    def finishing(self, chunk: Chunk, index: int) -> None:
+        """A message is about to be acknowledged; whether that counts is seen at the end."""
+        current = self._current
+        if current is None or chunk.assignment.state is AssignmentState.STRAY:
+            return
+        if _inside.get() is current or _helping.get() is current:
+            current._finished.note(chunk.ledger, chunk.records[index].offset + 1, chunk.bit)
+
     # -- the block ------------------------------------------------------------------
 
     async def _enter(self, transaction: Transaction) -> None:
         self.check_outside("begin another one")
         await self._turn.acquire()
+        while self._overdue:
+            # A hand-over that is out of time must not wait for a whole block.
+            self._turn.release()
+            await self._turn.acquire()
         if self._failure is not None:
             self._turn.release()
             raise self._failure
@@ -267,9 +311,21 @@ class TransactionManager:
         self._current = None
         self._turn.release()
 
-    async def _send(self, records: Sequence[OutgoingRecord]) -> None:
+    async def _send(self, transaction: Transaction) -> None:
+        async with self._calling:
+            if transaction._queue:  # else somebody else has seen to it
+                await self._hand_over(transaction)
+
+    async def _hand_over(self, transaction: Transaction) -> None:
         await self._begin()
-        await self._call(self._producer.send, records)
+        # No earlier, or a cancellation would lose what was accepted before.
+        records, transaction._queue = transaction._queue, []
+        try:
+            await self._call(self._producer.send, records)
+        except ConsumerError as exc:
+            # Others went with the one that was wrong, and the block may go on.
+            transaction._spoil(f"records could not be handed over: {exc}")
+            raise
 
     async def _begin(self) -> None:
         if self._states.is_in(ProducerState.READY):
@@ -296,38 +352,79 @@ class TransactionManager:
                 self._states.happen(ProducerEvent.FAIL)
             raise
 
+    async def _send_offsets(
+        self, offsets: Mapping[TopicPartition, OffsetAndMetadata], *, timeout: float | None = None
+    ) -> None:
+        group = self._session.group_metadata()
+        if group.generation < 0 or not group.member_id:
+            # The broker takes such offsets from a producer without looking whose they
+            # are (as from those before KIP-447), over what the new owner has committed.
+            raise CommitFailedError(
+                f"cannot add offsets to the transaction: this consumer is not a member of the group"
+                f" {group.group!r} now, it was thrown out or has not joined; it joins by itself",
+                offsets=offsets,
+                stale=True,
+            )
+        await self._call(self._producer.send_offsets, offsets, group, timeout=timeout)
+
     # -- its end --------------------------------------------------------------------
 
     async def _commit(self, transaction: Transaction) -> bool:
         """Commit what was sent and what is finished; whether there was something."""
+        done = False
         try:
-            if transaction._open:
-                await transaction.flush()
-            async with self._committer.held():
-                return await self._end(lambda: transaction._doom)
+            await self._wait_for_others(transaction)
+            with trio.CancelScope(shield=True):
+                await self._send(transaction)
+                async with self._committer.held(), self._calling:
+                    done = await self._end(transaction)
         except CommitFailedError as exc:
-            await self._abort()
+            await self._abort(transaction)
             raise TransactionAbortedError(
                 f"the transaction was aborted, because the broker refused its offsets: {exc}."
                 " Its messages come again"
             ) from exc
-        except BaseException:
-            await self._abort()
+        except TransactionAbortedError:
+            # If all that was finished in it was stale there is nothing to go back for, and
+            # doing it all the same would make stale what other tasks have taken since: they
+            # would abort each other for ever.
+            await self._abort(transaction, rewind=not transaction._finished.is_void)
             raise
+        except BaseException:
+            await self._abort(transaction)
+            raise
+        return done
 
-    async def _end(self, doom: Callable[[], str | None]) -> bool:
+    async def _wait_for_others(self, transaction: Transaction) -> None:
+        """Wait for streams beside the transaction to finish what was finished in it."""
+        give_up_at = transaction._entered_at + self._transaction_timeout / 2
+        while (  # noqa: ASYNC110  # nothing could set an event, see LOOK_EVERY
+            transaction._doom is None
+            and (transaction._queue or self._states.is_in(ProducerState.OPEN))
+            and transaction._finished.waits_for_others
+            # They might need the turn themselves.
+            and not self._turn.statistics().tasks_waiting
+            and trio.current_time() < give_up_at
+        ):
+            await trio.sleep(LOOK_EVERY)
+
+    async def _end(self, transaction: Transaction) -> bool:
+        while transaction._queue:
+            await self._hand_over(transaction)
+        # In the same step, so that no offset goes without the record that was sent before
+        # it was finished.
+        if self._states.is_in(ProducerState.OPEN) and (gap := transaction._finished.uncovered()):
+            transaction._spoil(gap)
+            raise _aborted(gap)
         taken = self._committer.snapshots(None)
         if taken:
             await self._begin()
             offsets = {tp: OffsetAndMetadata(s.offset) for tp, (_, s) in taken.items()}
-            await self._call(self._producer.send_offsets, offsets, self._session.group_metadata())
+            await self._send_offsets(offsets)
         if not self._states.is_in(ProducerState.OPEN):
             return False
-        reason = doom()
-        if reason is not None:
-            raise TransactionAbortedError(
-                f"the transaction was aborted: {reason}. Its messages come again"
-            )
+        if transaction._doom is not None:
+            raise _aborted(transaction._doom)
         self._states.happen(ProducerEvent.COMMIT)
         try:
             await self._call(self._producer.commit)
@@ -337,16 +434,21 @@ class TransactionManager:
             raise
         self._states.happen(ProducerEvent.DONE)
         self._committer.confirmed(taken)
+        transaction._finished.clear()
         self.committed += 1
         return True
 
-    async def _abort(self) -> None:
+    async def _abort(self, transaction: Transaction, *, rewind: bool = True) -> None:
         """Go back to what is committed, and undo what was sent; takes ``commit_timeout``."""
         # First, and in one step: nothing finished in it may be finished any more.
-        self._partitions.rewind_to_committed()
+        if rewind:
+            self._partitions.rewind_to_committed()
+        transaction._queue.clear()
         self.aborted += 1
-        if self._states.is_in(ProducerState.OPEN):
-            await self._undo()
+        with trio.CancelScope(shield=True):
+            async with self._calling:
+                if self._states.is_in(ProducerState.OPEN):
+                    await self._undo()
 
     async def _undo(self) -> None:
         self._states.happen(ProducerEvent.ABORT)
@@ -354,8 +456,9 @@ class TransactionManager:
             # The broker aborts it by itself later, so nothing depends on the answer.
             with trio.CancelScope(shield=True):
                 await self._call(self._producer.abort, timeout=self._commit_timeout)
-        except ConsumerError as exc:
-            self._fail(exc)
+        except (ConsumerError, trio.ClosedResourceError) as exc:
+            if isinstance(exc, ConsumerError):
+                self._fail(exc)
             logger.warning("could not abort a transaction, the broker will: %s", exc)
         else:
             self._states.happen(ProducerEvent.DONE)
@@ -375,9 +478,7 @@ class TransactionManager:
         """
         transaction = self._current
         assert transaction is not None  # the caller looked
-        done = False
-        with trio.CancelScope(shield=True):
-            done = await self._commit(transaction)
+        done = await self._commit(transaction)
         if not start_new:
             transaction._open = False
         return done
@@ -403,8 +504,7 @@ class TransactionManager:
         limit = self._commit_timeout
         try:
             await self._begin()
-            group = self._session.group_metadata()
-            await self._call(self._producer.send_offsets, offsets, group, timeout=limit)
+            await self._send_offsets(offsets, timeout=limit)
             self._states.happen(ProducerEvent.COMMIT)
             await self._call(self._producer.commit, timeout=limit)
             self._states.happen(ProducerEvent.DONE)
@@ -426,8 +526,13 @@ class TransactionManager:
             await self._turn.acquire()
             return True
         if self._current is None:
-            # Somebody commits offsets alone, which is bounded in time.
-            await self._turn.acquire()
+            # Somebody commits offsets alone, which is bounded in time, or is about to
+            # begin a block, and lets us go first.
+            self._overdue += 1
+            try:
+                await self._turn.acquire()
+            finally:
+                self._overdue -= 1
             return True
         self.doom(reason)
         return False
@@ -436,7 +541,27 @@ class TransactionManager:
         """End what :meth:`end_before` began."""
         self._turn.release()
 
+    async def settle(self, deadline: float) -> None:
+        """Wait for a transaction that was doomed to be undone.
+
+        Else the broker would do it when its time is over, and hold its records and its
+        offsets back from others until then.
+        """
+        self._overdue += 1
+        try:
+            with trio.move_on_at(deadline):
+                await self._turn.acquire()
+                self._turn.release()
+        finally:
+            self._overdue -= 1
+
     def doom(self, reason: str) -> None:
         """The transaction that is open, if one is, must not be committed."""
         if self._current is not None:
             self._current._be_doomed(reason)
+
+
+def _aborted(reason: str) -> TransactionAbortedError:
+    return TransactionAbortedError(
+        f"the transaction was aborted: {reason}. Its messages come again"
+    )

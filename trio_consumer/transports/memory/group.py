@@ -253,7 +253,13 @@ class Group:
     def check(
         self, member_id: str, generation: int, instance_id: str | None = None
     ) -> GroupError | None:
-        """Why a transactional commit of this member would be refused, if it would."""
+        """Why a transactional commit of this member would be refused, if it would.
+
+        Nobody in particular may commit, as in Kafka: producers older than KIP-447
+        do not say for which member they do.
+        """
+        if generation < 0 and not member_id and instance_id is None:
+            return None
         return self._refusal(member_id, generation, instance_id)
 
     def force_rebalance(self, now: float) -> None:
