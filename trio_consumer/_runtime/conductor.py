@@ -221,7 +221,8 @@ class Conductor:
 
     def flush(self, tps: Collection[TopicPartition]) -> None:
         """Hand on what these partitions have pending, until they are held again."""
-        for tp in tps:
+        # Sorted, as everywhere: the order of a set differs between two processes.
+        for tp in sorted(tps):
             assignment = self._partitions.get(tp)
             while (
                 assignment is not None

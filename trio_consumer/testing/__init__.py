@@ -1,5 +1,5 @@
 """A Kafka broker inside the process, for tests and demonstrations."""
 
-from .transports.memory import Faults, MemoryBroker
+from ..transports.memory import Faults, MemoryBroker
 
 __all__ = ["Faults", "MemoryBroker"]
