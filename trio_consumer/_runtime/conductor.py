@@ -204,6 +204,10 @@ class Conductor:
             assignment.reading = reading
         if assignment.cursor is None:
             assignment.ledger.begin(first)
+        else:
+            # Compacted or deleted since it was delivered: it cannot come again.
+            offsets = (record.offset for record in batch.records)
+            assignment.ledger.vanish(assignment.cursor, batch.next_offset, offsets)
         if assignment.began is None:
             assignment.began = first
         assignment.cursor = batch.next_offset

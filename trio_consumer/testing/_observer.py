@@ -84,7 +84,6 @@ class Account:
     partition: Partition
     begin: int
     truncations: int
-    sought: bool = False
     closed: bool = False
     streams: dict[object, _Seen] = field(default_factory=dict)
     finished: dict[int, dict[int, float]] = field(default_factory=dict)
@@ -149,7 +148,7 @@ class Observer:
         self._attempts: Counter[tuple[int, int]] = Counter()
         self._accounts: dict[tuple[str, Partition], Account] = {}
         self._rebalance_began = -1.0
-        self._leaving: dict[str, dict[Partition, int]] = {}
+        self._leaving: dict[str, dict[Account, int]] = {}
         self._next = 0
 
     # -- the record ------------------------------------------------------------------
@@ -288,7 +287,9 @@ class Observer:
         for partition in mine:
             log = self.log(partition)
             log.falls = [fall for fall in log.falls if fall.reader is None]
-            self._open(reader, partition, log.committed or 0)
+            # Out of the log, so the reset policy says where to begin.
+            beyond = log.committed is not None and log.committed > log.end
+            self._open(reader, partition, log.start if beyond else log.committed or 0)
 
     def revoked(self, reader: str, partitions: Iterable[Partition]) -> None:
         """It has handed these over; nothing of them counts after this."""
@@ -314,8 +315,10 @@ class Observer:
         """Reading goes on elsewhere."""
         self.note("sought", reader, partition, offset)
         log = self.log(partition)
-        self._open(reader, partition, offset).sought = True
-        log.falls.append(Fall(offset, reader))
+        # Out of the log, so the reset policy says where to begin.
+        begin = offset if offset <= log.end else log.start
+        self._open(reader, partition, begin)
+        log.falls.append(Fall(begin, reader))
 
     def excuse(self, partition: Partition, before: int) -> None:
         """A seek forward leaves these out: that is what was asked for."""
@@ -334,9 +337,9 @@ class Observer:
         """A member begins to stop in order."""
         self.note("leaving", reader)
         self._leaving[reader] = {
-            partition: self._prefix(account, self._now())
-            for (whose, partition), account in self._accounts.items()
-            if whose == reader
+            account: self._prefix(account, self._now())
+            for account in self._accounts.values()
+            if account.reader == reader
         }
 
     def left(self, reader: str, since: float) -> None:
@@ -344,9 +347,9 @@ class Observer:
         expected = self._leaving.pop(reader, {})
         if self._quiet_since() >= since:
             return
-        for partition, offset in expected.items():
-            if (reader, partition) in self._accounts:
-                self._check_at_least(partition, offset, f"{reader} left in order")
+        for account, offset in expected.items():
+            if not account.closed:
+                self._check_at_least(account.partition, offset, f"{reader} left in order")
 
     def _open(self, reader: str, partition: Partition, begin: int) -> Account:
         old = self._accounts.get((reader, partition))
@@ -361,13 +364,15 @@ class Observer:
         self._accounts.pop((account.reader, account.partition), None)
 
     def _prefix(self, account: Account, by: float) -> int:
-        """The offset up to which everything was finished at a time."""
+        """The offset up to which everything was finished at a time, 0 if unknown."""
         log = self.log(account.partition)
-        if log.truncations != account.truncations:
+        if log.truncations != account.truncations or not self._ordered:
+            # A stream that was opened anew may have got again what others finished.
             return 0
         wanted = self._streams[account.partition[0]]
         result = 0
-        for offset in log.between(account.begin, log.end):
+        # What was compacted away since it was delivered is still to be finished.
+        for offset in sorted(account.delivered.union(log.between(account.begin, log.end))):
             done = account.finished.get(offset, {})
             if any(done.get(number, by + 1) > by for number in wanted):
                 break
@@ -432,17 +437,16 @@ class Observer:
     def _check_order(
         self, log: PartitionHistory, account: Account, stream: object, offset: int
     ) -> None:
-        if account.truncations < log.truncations and (
-            offset < account.begin
-            or any(offset <= seen.last for seen in account.streams.values())
-        ):
+        seen = account.streams.setdefault(stream, _Seen())
+        back = offset < account.begin or offset <= seen.last
+        if back and account.truncations < log.truncations and not seen.again[offset]:
             # The client's position went back by itself.
             account.truncations = log.truncations
             account.begin = log.start
             account.streams.clear()
             account.delivered.clear()
             account.finished.clear()
-        seen = account.streams.setdefault(stream, _Seen())
+            seen = account.streams.setdefault(stream, _Seen())
         where = f"{account.partition} offset {offset} to {account.reader}"
         self._require(
             "position",
@@ -503,7 +507,7 @@ class Observer:
     def replayable(self, reader: str, partition: Partition, bound: int) -> None:
         """The library says that so many would come again if this member died now."""
         account = self._accounts.get((reader, partition))
-        if account is None:
+        if account is None or account.truncations < self.log(partition).truncations:
             return
         committed = self.log(partition).committed
         again = sum(1 for o in account.delivered if committed is None or o >= committed)
@@ -534,7 +538,10 @@ class Observer:
         return [
             (partition, log.committed or 0)
             for partition, log in self.partitions.items()
-            if any(o >= (log.committed or 0) and not log.is_reused(o) for o in log.records)
+            if any(
+                o >= (log.committed or 0) and not log.is_reused(o) and r not in self.excused
+                for o, r in log.records.items()
+            )
         ]
 
     def is_complete(self) -> bool:

@@ -287,6 +287,12 @@ class World:
         self._noisy_until = trio.current_time()
         if not any(not member.gone for member in self.members.values()):
             self._join("z", 1.0)
+        if self.settings.static and self.settings.cooperative:
+            # Kafka's own gap: a static member that dies between giving a partition up
+            # and joining again is replaced without a rebalance, and nobody gets the
+            # partition before the next one.
+            await trio.sleep(2 * self.settings.session_timeout)
+            self.broker.rebalance(GROUP)
         await self._until_complete()
 
     async def _until_complete(self) -> None:
@@ -294,6 +300,8 @@ class World:
         while not self.observer.is_complete() and trio.current_time() < began + BOUND:
             await trio.sleep(1)
             self._audit()
+        if not self.observer.is_complete():
+            self._note_state()
         self.observer.check_complete(trio.current_time() - began)
 
     async def _part(self) -> None:
@@ -333,6 +341,16 @@ class World:
             for stream in statistics.streams:
                 bound = settings.max_buffered + settings.max_poll_records + given_back
                 self.observer.buffered(life.name, stream.buffered, bound)
+
+    def _note_state(self) -> None:
+        """For whoever reads the trace: what the consumers think that they are waiting for."""
+        for member in self.members.values():
+            life = member.life
+            if life is not None and life.consumer is not None:
+                for held in life.consumer.held():
+                    self.observer.note("HELD", life.name, held)
+                for tp, partition in life.consumer.statistics().partitions.items():
+                    self.observer.note("STATE", life.name, tp, partition)
 
     # -- records --------------------------------------------------------------------------
 
