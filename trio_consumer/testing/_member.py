@@ -87,6 +87,7 @@ class Member:
         life: The one that is lived now, or None.
         gone: Whether it is not to be started again.
         asleep: Set to an event while its process sleeps.
+        ended: Set when it has stopped for good.
     """
 
     def __init__(self, world: World, name: str, delay: float) -> None:
@@ -94,7 +95,7 @@ class Member:
         self.life: Life | None = None
         self.gone = False
         self.asleep: trio.Event | None = None
-        self.running = True
+        self.ended = trio.Event()
         self._world = world
         self._delay = delay
 
@@ -117,7 +118,7 @@ class Member:
                 if not self.gone:
                     await trio.sleep(self._delay)
         finally:
-            self.running = False
+            self.ended.set()
 
     def _judge(self, life: Life, exc: Exception, began: float) -> None:
         world = self._world
@@ -203,7 +204,7 @@ class Life:
                     try:
                         with self._body:
                             if world.program is not None:
-                                await world.program(self, consumer)
+                                await world.program(world, self, consumer)
                             else:
                                 await self._consume(consumer, late)
                     finally:
@@ -278,9 +279,7 @@ class Life:
             return Treatment(outcome="nack")
         return chosen
 
-    async def _messages(
-        self, late: trio.Nursery, number: int, stream: Stream, key: int
-    ) -> None:
+    async def _messages(self, late: trio.Nursery, number: int, stream: Stream, key: int) -> None:
         mode = stream.ack_mode.value
         async for message in stream:
             delivery = self._received(message, number, key)
@@ -349,9 +348,7 @@ class Life:
         for _ in range(1 + how.twice):
             observer.acknowledged(delivery, message.ack())
 
-    async def _acknowledge_late(
-        self, how: Treatment, message: Message, delivery: Delivery
-    ) -> None:
+    async def _acknowledge_late(self, how: Treatment, message: Message, delivery: Delivery) -> None:
         await self._awake(how.late)
         observer = self._world.observer
         for _ in range(1 + how.twice):
@@ -377,4 +374,4 @@ def leaves(error: BaseException) -> Iterator[BaseException]:
         yield error
 
 
-Program = Callable[["Life", Consumer], Awaitable[None]]
+Program = Callable[["World", "Life", Consumer], Awaitable[None]]

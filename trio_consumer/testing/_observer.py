@@ -39,9 +39,16 @@ from dataclasses import dataclass, field
 
 from ._partition_history import Fall, PartitionHistory
 
-__all__ = ["CHECKS", "Delivery", "Observer", "Partition", "Violation"]
+__all__ = ["CHECKS", "Delivery", "Observer", "Partition", "Violation", "plain"]
 
 Partition = tuple[str, int]
+
+
+def plain(tp: tuple[str, int]) -> Partition:
+    """The partition as a plain pair, whatever pair it was."""
+    topic, number = tp
+    return topic, number
+
 
 CHECKS = (
     *(f"I{n}" for n in range(1, 13)),
@@ -84,6 +91,7 @@ class Account:
     partition: Partition
     begin: int
     truncations: int
+    owner: str | None
     closed: bool = False
     streams: dict[object, _Seen] = field(default_factory=dict)
     finished: dict[int, dict[int, float]] = field(default_factory=dict)
@@ -114,6 +122,7 @@ class Observer:
         read_committed: Whether aborted records are hidden.
         ordered: Whether streams stay as long as their member; else what another one
             left behind may come to a stream after newer records.
+        eager: Whether everything is given up in each rebalance.
         quiet_since: When the last fault ended; infinity while there is one.
         on_violation: Called at the first violation.
     """
@@ -126,6 +135,7 @@ class Observer:
         streams: Mapping[str, frozenset[int]],
         read_committed: bool,
         ordered: bool,
+        eager: bool,
         quiet_since: Callable[[], float],
         on_violation: Callable[[], object],
     ) -> None:
@@ -141,13 +151,16 @@ class Observer:
         self._streams = streams
         self._read_committed = read_committed
         self._ordered = ordered
+        self._eager = eager
         self._quiet_since = quiet_since
         self._on_violation = on_violation
         self._processed: dict[int, set[int]] = {}
         self._aborted: set[int] = set()
         self._attempts: Counter[tuple[int, int]] = Counter()
         self._accounts: dict[tuple[str, Partition], Account] = {}
-        self._rebalance_began = -1.0
+        # The rebalance that goes on or was the last, and the one before.
+        self._rebalances = (-1.0, -1.0)
+        self._completed = True
         self._leaving: dict[str, dict[Account, int]] = {}
         self._next = 0
 
@@ -224,11 +237,14 @@ class Observer:
     def rebalancing(self) -> None:
         """A rebalance begins."""
         self.note("rebalancing")
-        self._rebalance_began = self._now()
+        if self._completed:
+            self._rebalances = (self._rebalances[1], self._now())
+            self._completed = False
 
     def given(self, generation: int, assignment: Mapping[str, Iterable[Partition]]) -> None:
         """The coordinator has assigned."""
         self.note("given", generation, {m: sorted(tps) for m, tps in assignment.items()})
+        self._completed = True
         for member, partitions in assignment.items():
             for partition in partitions:
                 log = self.log(partition)
@@ -298,8 +314,11 @@ class Observer:
         for partition in mine:
             account = self._accounts.get((reader, partition))
             if account is not None:
-                if self._quiet_since() < self._rebalance_began:
-                    self._check_committed(account, self._rebalance_began, "was handed over")
+                # A cooperative member gives up what the round before took away.
+                began = self._rebalances[1 if self._eager else 0]
+                mine_still = self.log(partition).owner == account.owner
+                if mine_still and self._quiet_since() < began:
+                    self._check_committed(account, began, "was handed over")
                 self._close(account)
 
     def lost(self, reader: str, partitions: Iterable[Partition]) -> None:
@@ -355,7 +374,8 @@ class Observer:
         old = self._accounts.get((reader, partition))
         if old is not None:
             old.closed = True
-        account = Account(reader, partition, begin, self.log(partition).truncations)
+        log = self.log(partition)
+        account = Account(reader, partition, begin, log.truncations, log.owner)
         self._accounts[reader, partition] = account
         return account
 
@@ -425,7 +445,7 @@ class Observer:
         account = self._accounts.get((reader, partition))
         if account is None:
             self._require("owner", False, lambda: f"{reader} is handed {partition}, not its own")
-            account = Account(reader, partition, 0, log.truncations, closed=True)
+            account = Account(reader, partition, 0, log.truncations, None, closed=True)
         acknowledging = number in self._streams[partition[0]]
         self._check_order(log, account, stream, offset)
         if acknowledging:

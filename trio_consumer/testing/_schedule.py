@@ -156,9 +156,7 @@ def _join(random: Random, settings: Settings) -> dict[str, Any]:
 
 def _freeze(random: Random, settings: Settings) -> dict[str, Any]:
     longest = settings.session_timeout * 2.5
-    return _seconds(0.5, longest, member=True)(random, settings) | {
-        "asleep": random.random() < 0.5
-    }
+    return _seconds(0.5, longest, member=True)(random, settings) | {"asleep": random.random() < 0.5}
 
 
 def _cancel(random: Random, settings: Settings) -> dict[str, Any]:
@@ -241,12 +239,13 @@ KINDS: dict[str, tuple[float, Draw]] = {
 """Every kind of action, how often it is drawn, and what draws its arguments."""
 
 
-def draw(seed: int) -> Schedule:
-    """Draw a schedule."""
+def draw(seed: int, *, without: frozenset[str] = frozenset()) -> Schedule:
+    """Draw a schedule, without some kinds of actions."""
     random = Random(f"{seed}/schedule")
     settings = _settings(random)
     # Some kinds only: where everything happens at once, nothing goes far.
     chosen = [kind for kind in KINDS if kind in ("join", "produce") or random.random() < 0.45]
+    chosen = [kind for kind in chosen if kind not in without]
     count = random.choice([3, 8, 15, 30])
     horizon = round(count * random.uniform(0.5, 4), 3)
     weights = [KINDS[kind][0] for kind in chosen]

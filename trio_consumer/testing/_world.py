@@ -25,13 +25,14 @@ import trio
 from .._errors import ConfigurationError, ConsumerError
 from .._runtime.message import Message
 from .._types import TopicPartition
-from ..transports.memory import AcceptedCommit, CommitFault, Faults, MemoryBroker
+from ..transports.memory import AcceptedCommit, Faults, MemoryBroker
+from ._actions import Actions
 from ._member import GROUP, Life, Member, Program
-from ._observer import Delivery, Observer, Partition, Violation
+from ._observer import Delivery, Observer, Partition, Violation, plain
 from ._schedule import Action, Schedule
 from ._seeded import run_seeded
 
-__all__ = ["BOUND", "Outcome", "World", "run_schedule"]
+__all__ = ["BOUND", "Outcome", "World"]
 
 BOUND = 400.0
 """Virtual seconds within which everything is committed once the faults have stopped: a
@@ -101,7 +102,9 @@ class _Coordinator:
     def assigned(
         self, group: str, generation: int, assignment: Mapping[str, frozenset[TopicPartition]]
     ) -> None:
-        self._observer.given(generation, {m: [tuple(tp) for tp in a] for m, a in assignment.items()})
+        self._observer.given(
+            generation, {m: [plain(tp) for tp in a] for m, a in assignment.items()}
+        )
 
     def committed(self, group: str, commit: AcceptedCommit) -> None:
         offsets: dict[Partition, int] = {
@@ -116,14 +119,21 @@ class World:
     Args:
         schedule: What happens.
         program: What each member does, instead of what is drawn.
-        needed: How many streams have to process a record; by default as the
-            settings say.
         users_errors: Whether what is not a ``ConsumerError`` comes from the user's
             handler and only ends its member.
+        value: Makes the value of the n-th record.
+        within: Virtual seconds within which everything has to be done once the
+            faults have stopped.
     """
 
     def __init__(
-        self, schedule: Schedule, *, program: Program | None = None, users_errors: bool = False
+        self,
+        schedule: Schedule,
+        *,
+        program: Program | None = None,
+        users_errors: bool = False,
+        value: Callable[[int], bytes] | None = None,
+        within: float = BOUND,
     ) -> None:
         settings = schedule.settings
         self.schedule = schedule
@@ -134,11 +144,17 @@ class World:
         self.last_errors: dict[str, str] = {}
         self.members: dict[str, Member] = {}
         self.calm: trio.Event
+        self.on_start: Callable[[], None] = lambda: None
+        self._value = value or (lambda number: b"%d" % number)
+        self._within = within
+        # By place: values are the user's business.
+        self._numbers: dict[tuple[str, int, int], int] = {}
+        self._delivered: dict[tuple[str, int, int], Delivery] = {}
         self._users_errors = users_errors
         self._began = 0.0
         self._noise = 0
         self._noisy_until = -math.inf
-        self._steps = _Steps()
+        self.steps = _Steps()
         self._stop: trio.CancelScope | None = None
         streams: dict[str, frozenset[int]] = {
             topic: frozenset(
@@ -156,14 +172,16 @@ class World:
             streams=streams,
             read_committed=settings.read_committed,
             ordered=not settings.reopening,
+            eager=not settings.cooperative,
             quiet_since=self.quiet_since,
             on_violation=self._end,
         )
         self.broker = MemoryBroker(
             seed=schedule.seed,
-            faults=self._base_faults(),
+            faults=self.base_faults(),
             observer=_Coordinator(self.observer),
         )
+        self._actions = Actions(self)
         self._nursery: trio.Nursery
 
     # -- what members ask ----------------------------------------------------------------
@@ -203,14 +221,18 @@ class World:
 
     def received(self, life: str, message: Message, number: int, stream: object) -> Delivery:
         """A handler gets a message."""
-        return self.observer.delivered(
-            life,
-            stream,
-            number,
-            (message.topic, message.partition),
-            message.offset,
-            int(message.value),
-        )
+        place = (message.topic, message.partition, message.offset)
+        # The place says less than the value where a log was truncated.
+        value = message.value if self.program is None else None
+        record = self._numbers.get(place, -1) if value is None else int(value)
+        delivery = self.observer.delivered(life, stream, number, place[:2], place[2], record)
+        self._delivered[place] = delivery
+        return delivery
+
+    def processed(self, message: Message) -> None:
+        """A handler says that a message is processed."""
+        place = (message.topic, message.partition, message.offset)
+        self.observer.processed(self._delivered[place])
 
     def freeze(self, life: str) -> bool:
         """Cut a life off from the broker; False if it is not connected."""
@@ -228,13 +250,13 @@ class World:
 
     def run(self) -> Outcome:
         """Carry the schedule out, in a Trio run of its own."""
-        run_seeded(self._main, self.schedule.seed, (self._steps,))
+        run_seeded(self._main, self.schedule.seed, (self.steps,))
         observer = self.observer
         return Outcome(
             self.schedule,
             observer.violation,
             tuple(observer.trace),
-            zlib.crc32(self._steps.digest.to_bytes(4, "big"), observer.digest),
+            zlib.crc32(self.steps.digest.to_bytes(4, "big"), observer.digest),
             observer.counts,
             observer.checked,
             self._virtual,
@@ -246,6 +268,7 @@ class World:
         self._began = trio.current_time()
         self.calm = trio.Event()
         self._stop = trio.CancelScope()
+        self.on_start()
         before = trio.lowlevel.current_statistics().tasks_living
         threads, files = threading.active_count(), _open_files()
         self._make_topics()
@@ -286,7 +309,7 @@ class World:
         self._noise = 0
         self._noisy_until = trio.current_time()
         if not any(not member.gone for member in self.members.values()):
-            self._join("z", 1.0)
+            self.join("z", 1.0)
         if self.settings.static and self.settings.cooperative:
             # Kafka's own gap: a static member that dies between giving a partition up
             # and joining again is replaced without a rebalance, and nobody gets the
@@ -297,7 +320,7 @@ class World:
 
     async def _until_complete(self) -> None:
         began = trio.current_time()
-        while not self.observer.is_complete() and trio.current_time() < began + BOUND:
+        while not self.observer.is_complete() and trio.current_time() < began + self._within:
             await trio.sleep(1)
             self._audit()
         if not self.observer.is_complete():
@@ -307,21 +330,20 @@ class World:
     async def _part(self) -> None:
         """All members leave in order, in the middle of their work; one more ends it."""
         for tp in self._partitions():
-            self._produce(tp, 7)
+            self.produce(tp, 7)
         await trio.sleep(0.2)
         for member in self.members.values():
-            self._leave(member)
+            self.leave(member)
         with trio.move_on_after(BOUND) as scope:
-            while any(member.running for member in self.members.values()):
-                await trio.sleep(1)
+            for member in self.members.values():
+                await member.ended.wait()
         if scope.cancelled_caught:
             self.observer.fail("I11", f"a member is still there {BOUND:g} s after it was to leave")
-        self._join("z", 1.0)
+        self.join("z", 1.0)
         await self._until_complete()
-        self._leave(self.members["z"])
+        self.leave(self.members["z"])
         with trio.move_on_after(BOUND):
-            while self.members["z"].running:
-                await trio.sleep(1)
+            await self.members["z"].ended.wait()
 
     def _end(self) -> None:
         if self._stop is not None:
@@ -358,269 +380,79 @@ class World:
         for topic, count in self.settings.partitions.items():
             self.broker.create_topic(topic, count)
         for tp in self._partitions():
-            self._produce(tp, self.settings.records)
+            self.produce(tp, self.settings.records)
 
     def _partitions(self) -> list[TopicPartition]:
         topics = self.broker.topics
         return [TopicPartition(topic, n) for topic, count in topics.items() for n in range(count)]
 
-    def _tp(self, number: int) -> TopicPartition:
+    def tp(self, number: int) -> TopicPartition:
         partitions = self._partitions()
         return partitions[number % len(partitions)]
 
-    def _produce(self, tp: TopicPartition, count: int) -> None:
+    def produce(self, tp: TopicPartition, count: int) -> None:
+        """Append records."""
         for _ in range(count):
-            number = self.observer.number()
-            offset = self.broker.produce(tp.topic, b"%d" % number, partition=tp.partition)
-            self.observer.produced(tuple(tp), offset, number)
+            self.append(tp, self.broker.produce)
+
+    def append(self, tp: TopicPartition, produce: Callable[..., int]) -> int:
+        """Append one record, in a transaction or not; its number."""
+        number = self.observer.number()
+        offset = produce(tp.topic, self._value(number), partition=tp.partition)
+        self._numbers[tp.topic, tp.partition, offset] = number
+        self.observer.produced(plain(tp), offset, number)
+        return number
 
     # -- actions --------------------------------------------------------------------------
 
     async def _perform(self, action: Action) -> None:
-        method: Callable[..., Awaitable[None]] = getattr(self, f"_do_{action.kind}")
+        method: Callable[..., Awaitable[None]] = getattr(self._actions, action.kind)
         await method(**action.args)
 
-    def _join(self, name: str, delay: float) -> None:
+    def join(self, name: str, delay: float) -> None:
+        """Start a member, unless it runs; it is started again so long after a failure."""
         known = self.members.get(name)
         if known is not None and not known.gone:
             return
         self.members[name] = member = Member(self, name, delay)
         self._nursery.start_soon(member.run)
 
-    def _leave(self, member: Member) -> None:
+    def leave(self, member: Member) -> None:
+        """Let a member stop in order."""
         member.gone = True
         if member.life is not None:
             member.life.leave()
 
-    def _life(self, name: str) -> Life | None:
+    def life(self, name: str) -> Life | None:
+        """What a member lives now."""
         member = self.members.get(name)
         return None if member is None else member.life
 
-    def _member_id(self, life: Life) -> str:
+    def member_id(self, life: Life) -> str:
+        """What the coordinator knows it by, "" if it does not."""
         return "" if life.consumer is None else life.consumer.group_metadata.member_id
 
-    async def _wait(self, seconds: float) -> None:
+    async def wait(self, seconds: float) -> None:
         """Let time pass, but no longer than until the faults have to stop."""
         with trio.move_on_after(seconds):
             await self.calm.wait()
 
-    async def _disturbed(self, seconds: float) -> None:
+    async def disturbed(self, seconds: float) -> None:
         """The same, as a time in which a fault goes on."""
         self._noise += 1
-        await self._wait(seconds)
+        await self.wait(seconds)
 
-    def _undisturbed(self) -> None:
+    def undisturbed(self) -> None:
+        """That fault is over."""
         self._noise -= 1
         self._noisy_until = trio.current_time()
 
-    def _blip(self) -> None:
+    def blip(self) -> None:
         """Something happened that is over at once."""
         self._noisy_until = trio.current_time()
 
-    async def _do_join(self, member: str, delay: float) -> None:
-        self._join(member, delay)
-
-    async def _do_leave(self, member: str) -> None:
-        if member in self.members:
-            self._leave(self.members[member])
-
-    async def _do_crash(self, member: str) -> None:
-        self._blip()
-        if member in self.members:
-            self.members[member].gone = True
-            if (life := self.members[member].life) is not None:
-                life.crash()
-
-    async def _do_freeze(self, member: str, seconds: float, asleep: bool) -> None:
-        life = self._life(member)
-        if life is None or self.members[member].asleep is not None or not self.freeze(life.name):
-            return
-        if asleep:
-            self.members[member].asleep = trio.Event()
-        await self._disturbed(seconds)
-        self._undisturbed()
-        if not life.crashed and self._life(member) is life:
-            # What was frozen and has ended since is gone; a killed process stays so.
-            try:
-                self.broker.thaw(life.name)
-            except ConfigurationError:
-                self.observer.note("not thawed", life.name)
-        event, self.members[member].asleep = self.members[member].asleep, None
-        if event is not None:
-            event.set()
-
-    async def _do_cancel(self, member: str, place: str, steps: int) -> None:
-        life = self._life(member)
-        scope = None if life is None else life.scope(place)
-        if scope is not None:
-            self._blip()
-            self._steps.cancel_after(steps, scope)
-
-    async def _do_expire(self, member: str) -> None:
-        life = self._life(member)
-        if life is not None and (member_id := self._member_id(life)) in self.broker.members(GROUP):
-            self._blip()
-            self.broker.expire(member_id)
-
-    async def _do_rebalance(self) -> None:
-        self.broker.rebalance(GROUP)
-
-    async def _do_produce(self, tp: int, count: int) -> None:
-        self._produce(self._tp(tp), count)
-
-    async def _do_marker(self, tp: int, share: float) -> None:
-        chosen = self._tp(tp)
-        self.broker.append_marker(chosen)
-        self.observer.marked(tuple(chosen))
-
-    async def _do_transaction(
-        self, tps: list[int], count: int, seconds: float, commit: bool
-    ) -> None:
-        transaction = self.broker.transaction(f"producer-{self.observer.number()}")
-        written: dict[TopicPartition, list[int]] = {}
-        for _ in range(count):
-            for each in tps:
-                tp = self._tp(each)
-                number = self.observer.number()
-                offset = transaction.produce(tp.topic, b"%d" % number, partition=tp.partition)
-                self.observer.produced(tuple(tp), offset, number)
-                written.setdefault(tp, []).append(number)
-        await self._wait(seconds)
-        if commit:
-            transaction.commit()
-        else:
-            for tp, records in written.items():
-                self.observer.aborted(tuple(tp), records)
-            transaction.abort()
-        for tp in written:
-            self.observer.log(tuple(tp)).end = self.broker.end_offset(tp)
-
-    async def _do_compact(self, tp: int, share: float) -> None:
-        chosen = self._tp(tp)
-        offsets = [record.offset for record in self.broker.records(chosen)]
-        # By a rule, not at random: the same offsets when other actions are left out.
-        gone = [o for o in offsets if zlib.crc32(b"%d" % (o * 7919)) % 100 < share * 100]
-        self.broker.delete_offsets(chosen, gone)
-        self.observer.compacted(tuple(chosen), gone)
-
-    async def _do_delete_records(self, tp: int, share: float) -> None:
-        chosen = self._tp(tp)
-        start, end = self.broker.beginning_offset(chosen), self.broker.end_offset(chosen)
-        before = start + int((end - start) * share)
-        self.broker.delete_records(chosen, before)
-        self.observer.deleted(tuple(chosen), before)
-
-    async def _do_truncate(self, tp: int, share: float) -> None:
-        chosen = self._tp(tp)
-        start, end = self.broker.beginning_offset(chosen), self.broker.end_offset(chosen)
-        offset = end - int((end - start) * share)
-        self._blip()
-        self.observer.truncated(tuple(chosen), offset)
-        self.broker.truncate(chosen, offset)
-
-    async def _do_add_partitions(self, tp: int, share: float) -> None:
-        topic = self._tp(tp).topic
-        total = self.broker.topics[topic] + 1
-        if total <= 4:
-            self.broker.add_partitions(topic, total)
-            self._produce(TopicPartition(topic, total - 1), self.settings.records)
-
-    async def _do_seek(self, member: str, tp: int, share: float, where: str) -> None:
-        life = self._life(member)
-        consumer = None if life is None else life.consumer
-        if life is None or consumer is None:
-            return
-        try:
-            if where in ("committed", "restart"):
-                # What the broker has is what the observer saw it store.
-                await (
-                    consumer.seek_to_committed() if where == "committed" else consumer.on_restart()
-                )
-                for mine in sorted(consumer.assignment):
-                    committed = self.observer.log(tuple(mine)).committed
-                    self.observer.sought(life.name, tuple(mine), committed or 0)
-                return
-            assigned = sorted(consumer.assignment)
-            if not assigned:
-                return
-            chosen = assigned[tp % len(assigned)]
-            log = self.observer.log(tuple(chosen))
-            committed = log.committed or log.start
-            if where == "back":
-                target = log.start + int(max(0, committed - log.start) * share)
-            else:
-                position = consumer.position(chosen) or committed
-                target = position + int(max(0, log.end - position) * share)
-            await consumer.seek(chosen, target)
-            if where == "forward":
-                self.observer.excuse(tuple(chosen), target)
-            self.observer.sought(life.name, tuple(chosen), target)
-        except (ConsumerError, trio.ClosedResourceError) as exc:
-            self.observer.note("not sought", type(exc).__name__)
-
-    async def _do_commit(self, member: str) -> None:
-        life = self._life(member)
-        if life is not None and life.consumer is not None:
-            try:
-                await life.consumer.commit()
-            except (ConsumerError, trio.ClosedResourceError) as exc:
-                self.observer.note("not committed", type(exc).__name__)
-
-    async def _do_pause(self, member: str, seconds: float) -> None:
-        life = self._life(member)
-        consumer = None if life is None else life.consumer
-        if consumer is not None:
-            paused = sorted(consumer.assignment)
-            consumer.pause_partitions(paused)
-            await self._wait(seconds)
-            consumer.resume_partitions(paused)
-
-    async def _do_stop_flow(self, member: str, seconds: float) -> None:
-        life = self._life(member)
-        consumer = None if life is None else life.consumer
-        if life is not None and consumer is not None:
-            consumer.stop_flow()
-            await self._wait(seconds)
-            if life.leaving is None:
-                consumer.resume_flow()
-
-    async def _do_outage(self, seconds: float) -> None:
-        self.broker.down()
-        await self._disturbed(seconds)
-        self._undisturbed()
-        self.broker.up()
-
-    async def _do_hold_answers(self, seconds: float) -> None:
-        self.broker.pause_answers()
-        await self._disturbed(seconds)
-        self._undisturbed()
-        self.broker.resume_answers()
-
-    async def _do_faults(
-        self,
-        seconds: float,
-        failures: float,
-        answers_lost: float,
-        latency: list[float],
-        commit_latency: list[float],
-    ) -> None:
-        self.broker.faults = Faults(
-            commit_failure_rate=failures,
-            answer_lost_rate=answers_lost,
-            latency=(latency[0], latency[1]),
-            commit_latency=(commit_latency[0], commit_latency[1]),
-        )
-        await self._disturbed(seconds)
-        self._undisturbed()
-        self.broker.faults = self._base_faults()
-
-    async def _do_fail_commits(self, count: int, fault: str) -> None:
-        self.broker.fail_next_commits(count, CommitFault(fault))
-        # Nobody knows when they are met; the calm forgets those that were not.
-        await self._disturbed(math.inf)
-        self._undisturbed()
-
-    def _base_faults(self) -> Faults:
+    def base_faults(self) -> Faults:
+        """What is always so with these settings."""
         return Faults(latency=self.settings.latency)
 
     _virtual = 0.0
@@ -630,10 +462,3 @@ def _open_files() -> int:
     """File descriptors of this process; 0 where the system does not tell."""
     folder = Path("/proc/self/fd")
     return len(os.listdir(folder)) if folder.exists() else 0
-
-
-def run_schedule(
-    schedule: Schedule, *, program: Program | None = None, users_errors: bool = False
-) -> Outcome:
-    """Carry out one schedule."""
-    return World(schedule, program=program, users_errors=users_errors).run()

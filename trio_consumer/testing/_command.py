@@ -1,0 +1,220 @@
+"""The command ``python -m trio_consumer.testing``: simulations by seed, of a handler or of the library.
+
+Without a handler it hunts for mistakes of the library itself, with handlers that
+misbehave in every way.  Each failure is printed with its seed and the shortest
+schedule that was found for it, and written to a file that ``--schedule`` runs.
+"""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Literal
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from ..cli.loading import load_handler
+from ._schedule import Schedule
+from ._simulate import SimulationFailedError, SimulationReport, Subject, outcome_of, run_seed
+
+__all__ = ["main"]
+
+CHUNK = 20
+"""Seeds that a process takes at once; arbitrary, a second or two of work."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to simulate; plain enough to be sent to another process."""
+
+    handler: str | None
+    ack: Literal["auto", "manual"]
+
+    def subject(self) -> Subject | None:
+        """The handler with how it is used, None for the library's own."""
+        return None if self.handler is None else Subject(load_handler(self.handler), self.ack)
+
+    def again(self, option: str) -> str:
+        """The command that repeats something."""
+        handler = "" if self.handler is None else f" {self.handler} --ack {self.ack}"
+        return f"python -m trio_consumer.testing{handler} {option}"
+
+
+Result = tuple[SimulationReport, list[SimulationFailedError]]
+
+
+def run_chunk(plan: Plan, seeds: range) -> Result:
+    """Run some seeds, each to its end; called in another process."""
+    # What was imported lives as long as the process: the collector need not look.
+    gc.freeze()
+    subject = plan.subject()
+    report = SimulationReport()
+    failures = []
+    for seed in seeds:
+        try:
+            report += run_seed(seed, subject=subject, again=plan.again(f"--seed {seed}"))
+        except SimulationFailedError as failure:
+            failures.append(failure)
+    return report, failures
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.argument("handler", required=False)
+@click.option("--ack", type=click.Choice(["auto", "manual"]), default="auto", help="Of its stream.")
+@click.option("--seeds", type=click.IntRange(1), default=1000, help="How many schedules.")
+@click.option("--first", type=click.IntRange(0), default=0, help="The first of them.")
+@click.option("--minutes", type=click.FloatRange(0, min_open=True), help="For so long instead.")
+@click.option("--seed", type=click.IntRange(0), help="This one alone, with what happened.")
+@click.option(
+    "--schedule",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A schedule from a file alone.",
+)
+@click.option("--trace", is_flag=True, help="With --seed or --schedule: everything that happened.")
+@click.option("--jobs", type=click.IntRange(1), default=os.cpu_count() or 1, help="Processes.")
+@click.option(
+    "--save",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path(".simulation"),
+    help="Where the schedules of failures go.",
+)
+@click.option("--keep-going", is_flag=True, help="Do not stop at the first failure.")
+def main(
+    handler: str | None,
+    ack: Literal["auto", "manual"],
+    seeds: int,
+    first: int,
+    minutes: float | None,
+    seed: int | None,
+    schedule: Path | None,
+    trace: bool,
+    jobs: int,
+    save: Path,
+    keep_going: bool,
+) -> None:
+    """Simulate consumers of one group among faults, and check that nothing is lost.
+
+    HANDLER is an async function of one message, as module:function; without one the
+    library's own handlers are used.  Exit code 1 means that something was violated.
+    """
+    console = Console(highlight=False, soft_wrap=True)
+    plan = Plan(handler, ack)
+    subject = plan.subject()
+    if seed is not None or schedule is not None:
+        chosen = None if schedule is None else Schedule.from_json(schedule.read_text("utf-8"))
+        again = plan.again(f"--seed {seed}" if schedule is None else f"--schedule {schedule}")
+        if trace:
+            _show_trace(console, subject, seed or 0, chosen)
+        failures = _one(console, subject, seed or 0, chosen, again)
+    else:
+        end = time.monotonic() + minutes * 60 if minutes else None
+        ranges = _ranges(first, None if minutes else seeds)
+        failures = _many(console, plan, ranges, jobs, end, None if minutes else seeds, keep_going)
+    for failure in failures:
+        save.mkdir(parents=True, exist_ok=True)
+        path = save / f"{failure.seed}-{failure.check}.json"
+        path.write_text(failure.schedule, encoding="utf-8")
+        console.print(f"\n{failure}", markup=False)
+        console.print(f"\nshortened: {plan.again(f'--schedule {path}')}", markup=False)
+    sys.exit(1 if failures else 0)
+
+
+def _show_trace(
+    console: Console, subject: Subject | None, seed: int, schedule: Schedule | None
+) -> None:
+    outcome = outcome_of(seed, subject=subject, schedule=schedule)
+    console.print(str(outcome.schedule), markup=False)
+    console.print("\n".join(outcome.trace), markup=False)
+
+
+def _one(
+    console: Console,
+    subject: Subject | None,
+    seed: int,
+    schedule: Schedule | None,
+    again: str,
+) -> list[SimulationFailedError]:
+    outcome = outcome_of(seed, subject=subject, schedule=schedule)
+    console.print(f"digest {outcome.digest:08x}: the same in each run of this schedule")
+    try:
+        console.print(str(run_seed(seed, subject=subject, again=again, schedule=schedule)))
+    except SimulationFailedError as failure:
+        return [failure]
+    return []
+
+
+def _ranges(first: int, seeds: int | None) -> Iterator[range]:
+    for start in count(first, CHUNK):
+        stop = start + CHUNK if seeds is None else min(start + CHUNK, first + seeds)
+        if start >= stop:
+            return
+        yield range(start, stop)
+
+
+def _many(
+    console: Console,
+    plan: Plan,
+    ranges: Iterator[range],
+    jobs: int,
+    end: float | None,
+    total: int | None,
+    keep_going: bool,
+) -> list[SimulationFailedError]:
+    report = SimulationReport()
+    failures: list[SimulationFailedError] = []
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+
+    def over() -> bool:
+        late = end is not None and time.monotonic() >= end
+        return late or (bool(failures) and not keep_going)
+
+    with progress:
+        task = progress.add_task("schedules", total=total)
+        for done, failed in _results(plan, ranges, jobs, over):
+            report += done
+            failures += failed
+            progress.update(task, advance=done.simulations + len(failed))
+    console.print(str(report))
+    return failures
+
+
+def _results(
+    plan: Plan, ranges: Iterator[range], jobs: int, over: Callable[[], bool]
+) -> Iterator[Result]:
+    if jobs == 1:
+        for chunk in ranges:
+            if over():
+                return
+            yield run_chunk(plan, chunk)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+        running: set[Future[Result]] = set()
+        while True:
+            while len(running) < 2 * jobs and not over():
+                following = next(ranges, None)
+                if following is None:
+                    break
+                running.add(pool.submit(run_chunk, plan, following))
+            if not running:
+                return
+            finished, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in finished:
+                yield future.result()
