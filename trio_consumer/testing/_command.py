@@ -1,4 +1,4 @@
-"""The command ``python -m trio_consumer.testing``: simulations by seed, of a handler or of the library.
+"""The command ``python -m trio_consumer.testing``: a handler, or the library, simulated by seed.
 
 Without a handler it hunts for mistakes of the library itself, with handlers that
 misbehave in every way.  Each failure is printed with its seed and the shortest

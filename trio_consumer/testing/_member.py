@@ -35,6 +35,10 @@ __all__ = ["GROUP", "HandlerFailedError", "Life", "Member", "Program", "Treatmen
 
 GROUP = "simulated"
 
+GRACE = 40.0
+"""Seconds after a fault in which it explains that a consumer ends: a drain and a commit
+each may take its time until it is given up."""
+
 ATTEMPTS = 3
 """After so many attempts a handler does what it should: the end must be reached."""
 
@@ -106,11 +110,10 @@ class Member:
             while not self.gone:
                 self.life = life = Life(world, self)
                 world.observer.note("begins", life.name)
-                began = trio.current_time()
                 try:
                     await life.run()
                 except Exception as exc:
-                    self._judge(life, exc, began)
+                    self._judge(life, exc)
                 finally:
                     self.life = None
                     world.observer.ended(life.name)
@@ -120,7 +123,7 @@ class Member:
         finally:
             self.ended.set()
 
-    def _judge(self, life: Life, exc: Exception, began: float) -> None:
+    def _judge(self, life: Life, exc: Exception) -> None:
         world = self._world
         for error in leaves(exc):
             world.observer.note("failed", life.name, type(error).__name__)
@@ -129,7 +132,7 @@ class Member:
                 continue
             # A fault excuses what comes a while later: requests have their time-outs.
             explained = isinstance(error, ConsumerError) and (
-                life.crashed or world.quiet_since() + 60 > began
+                life.crashed or world.quiet_since() + GRACE > trio.current_time()
             )
             # One that leaves slowly may meet its successor of the same name.
             explained |= isinstance(error, FencedError) and world.settings.static

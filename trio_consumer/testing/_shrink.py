@@ -22,7 +22,7 @@ class _SpentError(Exception):
 
 
 def shrink(
-    schedule: Schedule, fails: Callable[[Schedule], bool], *, runs: int = 300
+    schedule: Schedule, fails: Callable[[Schedule], bool], *, runs: int = 150
 ) -> tuple[Schedule, int]:
     """Find a shorter schedule that fails too.
 

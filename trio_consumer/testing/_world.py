@@ -145,7 +145,7 @@ class World:
         self.members: dict[str, Member] = {}
         self.calm: trio.Event
         self.on_start: Callable[[], None] = lambda: None
-        self._value = value or (lambda number: b"%d" % number)
+        self._value = value or _text
         self._within = within
         # By place: values are the user's business.
         self._numbers: dict[tuple[str, int, int], int] = {}
@@ -306,8 +306,6 @@ class World:
         # What waited for the calm undoes its fault first.
         await trio.testing.wait_all_tasks_blocked()
         self.broker.heal()
-        self._noise = 0
-        self._noisy_until = trio.current_time()
         if not any(not member.gone for member in self.members.values()):
             self.join("z", 1.0)
         if self.settings.static and self.settings.cooperative:
@@ -456,6 +454,10 @@ class World:
         return Faults(latency=self.settings.latency)
 
     _virtual = 0.0
+
+
+def _text(number: int) -> bytes:
+    return b"%d" % number
 
 
 def _open_files() -> int:
