@@ -421,7 +421,7 @@ def leaving_takes_for_ever() -> AbstractContextManager[object]:
         async def waiting(self: consumer.Consumer, drain: float) -> None:
             await stop(self, drain)
             if drain:
-                await trio.sleep(1e5)
+                await trio.sleep(10_000)
 
         return waiting
 

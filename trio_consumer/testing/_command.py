@@ -110,23 +110,29 @@ def main(
     console = Console(highlight=False, soft_wrap=True)
     plan = Plan(handler, ack)
     subject = plan.subject()
+
+    def tell(failure: SimulationFailedError) -> None:
+        save.mkdir(parents=True, exist_ok=True)
+        path = save / f"{failure.seed}-{failure.check}.json"
+        path.write_text(failure.schedule, encoding="utf-8")
+        console.print(f"{failure}\n", markup=False)
+        console.print(f"shortened: {plan.again(f'--schedule {path}')}\n", markup=False)
+
     if seed is not None or schedule is not None:
         chosen = None if schedule is None else Schedule.from_json(schedule.read_text("utf-8"))
         again = plan.again(f"--seed {seed}" if schedule is None else f"--schedule {schedule}")
         if trace:
             _show_trace(console, subject, seed or 0, chosen)
-        failures = _one(console, subject, seed or 0, chosen, again)
+        failed = _one(console, subject, seed or 0, chosen, again, tell)
     else:
         end = time.monotonic() + minutes * 60 if minutes else None
-        ranges = _ranges(first, None if minutes else seeds)
-        failures = _many(console, plan, ranges, jobs, end, None if minutes else seeds, keep_going)
-    for failure in failures:
-        save.mkdir(parents=True, exist_ok=True)
-        path = save / f"{failure.seed}-{failure.check}.json"
-        path.write_text(failure.schedule, encoding="utf-8")
-        console.print(f"\n{failure}", markup=False)
-        console.print(f"\nshortened: {plan.again(f'--schedule {path}')}", markup=False)
-    sys.exit(1 if failures else 0)
+        total = None if minutes else seeds
+        results = _results(plan, _ranges(first, total), jobs, end, keep_going)
+        failed = _many(console, results, total, tell)
+    sys.exit(failed)
+
+
+Tell = Callable[[SimulationFailedError], None]
 
 
 def _show_trace(
@@ -143,14 +149,16 @@ def _one(
     seed: int,
     schedule: Schedule | None,
     again: str,
-) -> list[SimulationFailedError]:
+    tell: Tell,
+) -> bool:
     outcome = outcome_of(seed, subject=subject, schedule=schedule)
     console.print(f"digest {outcome.digest:08x}: the same in each run of this schedule")
     try:
         console.print(str(run_seed(seed, subject=subject, again=again, schedule=schedule)))
     except SimulationFailedError as failure:
-        return [failure]
-    return []
+        tell(failure)
+        return True
+    return False
 
 
 def _ranges(first: int, seeds: int | None) -> Iterator[range]:
@@ -161,17 +169,10 @@ def _ranges(first: int, seeds: int | None) -> Iterator[range]:
         yield range(start, stop)
 
 
-def _many(
-    console: Console,
-    plan: Plan,
-    ranges: Iterator[range],
-    jobs: int,
-    end: float | None,
-    total: int | None,
-    keep_going: bool,
-) -> list[SimulationFailedError]:
+def _many(console: Console, results: Iterator[Result], total: int | None, tell: Tell) -> bool:
+    """Add the results up, with a bar for people; True if something failed."""
     report = SimulationReport()
-    failures: list[SimulationFailedError] = []
+    failed = 0
     progress = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -180,35 +181,35 @@ def _many(
         console=console,
         disable=not console.is_terminal,
     )
-
-    def over() -> bool:
-        late = end is not None and time.monotonic() >= end
-        return late or (bool(failures) and not keep_going)
-
     with progress:
         task = progress.add_task("schedules", total=total)
-        for done, failed in _results(plan, ranges, jobs, over):
+        for done, failures in results:
             report += done
-            failures += failed
-            progress.update(task, advance=done.simulations + len(failed))
-    console.print(str(report))
-    return failures
+            failed += len(failures)
+            for failure in failures:
+                tell(failure)
+            progress.update(task, advance=done.simulations + len(failures))
+    console.print(f"{report}; {failed} schedules have failed" if failed else str(report))
+    return failed > 0
 
 
 def _results(
-    plan: Plan, ranges: Iterator[range], jobs: int, over: Callable[[], bool]
+    plan: Plan, ranges: Iterator[range], jobs: int, end: float | None, keep_going: bool
 ) -> Iterator[Result]:
+    """What the chunks come to, each as soon as it is done."""
+    over = False
     if jobs == 1:
         for chunk in ranges:
-            if over():
+            report, failures = run_chunk(plan, chunk)
+            yield report, failures
+            if _is_over(end, failures, keep_going):
                 return
-            yield run_chunk(plan, chunk)
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context) as pool:
         running: set[Future[Result]] = set()
         while True:
-            while len(running) < 2 * jobs and not over():
+            while len(running) < 2 * jobs and not over:
                 following = next(ranges, None)
                 if following is None:
                     break
@@ -217,4 +218,11 @@ def _results(
                 return
             finished, running = wait(running, return_when=FIRST_COMPLETED)
             for future in finished:
-                yield future.result()
+                report, failures = future.result()
+                over = over or _is_over(end, failures, keep_going)
+                yield report, failures
+
+
+def _is_over(end: float | None, failures: list[SimulationFailedError], keep_going: bool) -> bool:
+    late = end is not None and time.monotonic() >= end
+    return late or (bool(failures) and not keep_going)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from .._errors import ConsumerError, FencedError
+from .._errors import CommitFailedError, ConsumerError, FencedError
 from .._runtime.consumer import Consumer
 from .._runtime.message import Message
 from .._runtime.opening import open_consumer
@@ -132,10 +132,15 @@ class Member:
                 continue
             # A fault excuses what comes a while later: requests have their time-outs.
             explained = isinstance(error, ConsumerError) and (
-                life.crashed or world.quiet_since() + GRACE > trio.current_time()
+                life.crashed or world.quiet_since() + GRACE > world.now()
             )
             # One that leaves slowly may meet its successor of the same name.
             explained |= isinstance(error, FencedError) and world.settings.static
+            # Nothing is committed while a member joins, and joining may take longer
+            # than the last commit is tried.
+            explained |= isinstance(error, CommitFailedError) and (
+                life.leaving is not None and world.observer.rebalanced_since(life.leaving)
+            )
             if not explained:
                 world.observer.fail("error", f"{life.name} ends with {error!r}")
 
@@ -167,7 +172,7 @@ class Life:
     def leave(self) -> None:
         """Begin to stop in order."""
         if self.consumer is not None and self.leaving is None:
-            self.leaving = trio.current_time()
+            self.leaving = self._world.now()
             self._world.observer.leaving(self.name)
             self.consumer.close()
         elif self.consumer is None:

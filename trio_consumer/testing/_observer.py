@@ -161,6 +161,7 @@ class Observer:
         # The rebalance that goes on or was the last, and the one before.
         self._rebalances = (-1.0, -1.0)
         self._completed = True
+        self._completed_at = -1.0
         self._leaving: dict[str, dict[Account, int]] = {}
         self._next = 0
 
@@ -241,10 +242,15 @@ class Observer:
             self._rebalances = (self._rebalances[1], self._now())
             self._completed = False
 
+    def rebalanced_since(self, time: float) -> bool:
+        """Whether the group was between two generations at any moment since then."""
+        return not self._completed or self._completed_at >= time
+
     def given(self, generation: int, assignment: Mapping[str, Iterable[Partition]]) -> None:
         """The coordinator has assigned."""
         self.note("given", generation, {m: sorted(tps) for m, tps in assignment.items()})
         self._completed = True
+        self._completed_at = self._now()
         for member, partitions in assignment.items():
             for partition in partitions:
                 log = self.log(partition)

@@ -12,13 +12,13 @@ from typing import TypeVar
 
 from ._schedule import Action, Schedule, Settings
 
-__all__ = ["shrink"]
+__all__ = ["SpentError", "shrink"]
 
 T = TypeVar("T")
 
 
-class _SpentError(Exception):
-    """No run is left."""
+class SpentError(Exception):
+    """It has cost enough; what was found until then counts."""
 
 
 def shrink(
@@ -28,7 +28,8 @@ def shrink(
 
     Args:
         schedule: One that fails.
-        fails: Runs a schedule; True if it fails as the first one did.
+        fails: Runs a schedule; True if it fails as the first one did.  It may
+            raise :class:`SpentError` to end the search.
         runs: How often to run one at most.
 
     Returns:
@@ -40,7 +41,7 @@ def shrink(
     def attempt(candidate: Schedule) -> bool:
         nonlocal best, made
         if made >= runs:
-            raise _SpentError
+            raise SpentError
         made += 1
         if candidate != best and fails(candidate):
             best = candidate
@@ -54,7 +55,7 @@ def shrink(
             _plainer_settings(lambda: best, attempt)
             if best == before:
                 break
-    except _SpentError:
+    except SpentError:
         pass
     return best, made
 

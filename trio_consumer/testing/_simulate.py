@@ -19,7 +19,7 @@ from .._runtime.stream import Stream
 from ._member import Life
 from ._observer import Delivery
 from ._schedule import Schedule, Settings, draw
-from ._shrink import shrink
+from ._shrink import SpentError, shrink
 from ._world import BOUND, Outcome, World
 
 if TYPE_CHECKING:
@@ -41,6 +41,10 @@ Handler = Callable[[Message], Awaitable[object]]
 _tell: ContextVar[Callable[[Message], None]] = ContextVar("tell")
 
 TOPIC = "t"
+
+SHRINK_STEPS = 300_000
+"""Steps of tasks that may be spent on shortening a schedule, a few seconds of work: not
+seconds, or two runs would print two schedules."""
 
 # What a program does to itself, and what loses records whoever consumes them.
 _NOT_FOR_USERS = frozenset({"seek", "stop_flow", "pause", "commit", "truncate"})
@@ -71,7 +75,7 @@ class SimulationReport:
             f" {events.get('records', 0):,} records, delivered {events.get('delivered', 0):,}"
             f" times, {events.get('committed', 0):,} commits,"
             f" {events.get('rebalancing', 0):,} rebalances;"
-            f" {sum(self.checked.values()):,} checks, none failed"
+            f" {sum(self.checked.values()):,} checks"
         )
 
     def __add__(self, other: SimulationReport) -> SimulationReport:
@@ -280,9 +284,15 @@ def run_seed(
             return SimulationReport.of(outcome)
         check = outcome.violation.check
 
+        spent = 0
+
         def fails(each: Schedule) -> bool:
-            found = run(each).violation
-            return found is not None and found.check == check
+            nonlocal spent
+            if spent > SHRINK_STEPS:
+                raise SpentError
+            found = run(each)
+            spent += found.steps
+            return found.violation is not None and found.violation.check == check
 
         shortest, runs = shrink(outcome.schedule, fails)
         final = run(shortest)

@@ -52,6 +52,7 @@ class Outcome:
         counts: How often what happened.
         checked: How often each check was made.
         virtual: Virtual seconds.
+        steps: Steps of all tasks, which is what it cost.
         lives: Consumers that were opened.
         errors: What consumers ended with, one example of each kind.
     """
@@ -63,6 +64,7 @@ class Outcome:
     counts: Counter[str]
     checked: Counter[str]
     virtual: float
+    steps: int
     lives: int
     errors: Mapping[str, str]
 
@@ -73,19 +75,19 @@ class _Steps(trio.abc.Instrument):
     def __init__(self) -> None:
         self.digest = 0
         self._waiting: list[tuple[int, trio.CancelScope]] = []
-        self._step = 0
+        self.made = 0
 
     def cancel_after(self, steps: int, scope: trio.CancelScope) -> None:
         """Cancel a scope when so many steps more were made."""
-        self._waiting.append((self._step + steps, scope))
+        self._waiting.append((self.made + steps, scope))
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        self._step += 1
+        self.made += 1
         self.digest = zlib.crc32(task.name.encode(), self.digest)
         if self._waiting:
-            due = [scope for step, scope in self._waiting if step <= self._step]
+            due = [scope for step, scope in self._waiting if step <= self.made]
             if due:
-                self._waiting = [each for each in self._waiting if each[0] > self._step]
+                self._waiting = [each for each in self._waiting if each[0] > self.made]
                 for scope in due:
                     scope.cancel()
 
@@ -260,6 +262,7 @@ class World:
             observer.counts,
             observer.checked,
             self._virtual,
+            self.steps.made,
             self.lives,
             self.last_errors,
         )
@@ -443,11 +446,11 @@ class World:
     def undisturbed(self) -> None:
         """That fault is over."""
         self._noise -= 1
-        self._noisy_until = trio.current_time()
+        self._noisy_until = self.now()
 
     def blip(self) -> None:
         """Something happened that is over at once."""
-        self._noisy_until = trio.current_time()
+        self._noisy_until = self.now()
 
     def base_faults(self) -> Faults:
         """What is always so with these settings."""
