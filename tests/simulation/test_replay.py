@@ -101,3 +101,18 @@ def test_shrink_shortens_a_real_failure() -> None:
     assert len(shortest.actions) <= 6
     assert any(action.kind == "compact" for action in shortest.actions)
     assert outcome_of(0, schedule=shortest).violation is None
+
+
+def test_shrunk_schedule_makes_sense_without_the_defect() -> None:
+    """No settings are made that cannot be: a topic without a stream, say."""
+    make, _ = MUTANTS["commits_one_further"]
+    with make():
+        check = outcome_of(0).violation
+
+        def fails(each: Schedule) -> bool:
+            found = outcome_of(0, schedule=each).violation
+            return found is not None and check is not None and found.check == check.check
+
+        shortest, _ = shrink(draw(0), fails)
+        assert fails(shortest)
+    assert outcome_of(0, schedule=shortest).violation is None

@@ -55,8 +55,6 @@ Result = tuple[SimulationReport, list[SimulationFailedError]]
 
 def run_chunk(plan: Plan, seeds: range) -> Result:
     """Run some seeds, each to its end; called in another process."""
-    # What was imported lives as long as the process: the collector need not look.
-    gc.freeze()
     subject = plan.subject()
     report = SimulationReport()
     failures = []
@@ -206,7 +204,8 @@ def _results(
                 return
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+    # What was imported lives as long as the process: the collector need not look.
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=gc.freeze) as pool:
         running: set[Future[Result]] = set()
         while True:
             while len(running) < 2 * jobs and not over:

@@ -97,7 +97,14 @@ def _changes(settings: Settings) -> Iterator[Callable[[Settings], Settings]]:
     for index in reversed(range(len(settings.streams))):
         yield lambda s, i=index: _without_stream(s, i)  # type: ignore[misc]
     for topic in settings.partitions:
-        yield lambda s, t=topic: replace(s, partitions={**s.partitions, t: 1})  # type: ignore[misc]
+        yield lambda s, t=topic: _with_one_partition(s, t)  # type: ignore[misc]
+
+
+def _with_one_partition(settings: Settings, topic: str) -> Settings:
+    """Unless the topic was left out meanwhile."""
+    if topic not in settings.partitions:
+        return settings
+    return replace(settings, partitions={**settings.partitions, topic: 1})
 
 
 def _without_stream(settings: Settings, index: int) -> Settings:
