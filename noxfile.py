@@ -44,6 +44,15 @@ def kafka(session: nox.Session) -> None:
 
 
 @nox.session
+def simulate(session: nox.Session) -> None:
+    """Simulate the library: ``-- --seeds 10000``, ``--minutes 60``, ``--seed 17`` for one again."""
+    install(session)
+    # The wheel and not what lies here (from Python 3.11 on).
+    safe = {"PYTHONSAFEPATH": "1"}
+    session.run("python", "-m", "trio_consumer.testing", *session.posargs, env=safe)
+
+
+@nox.session
 def coverage(session: nox.Session) -> None:
     """Hold the branch coverage of ``_core`` at 100 %."""
     install(session, "test")

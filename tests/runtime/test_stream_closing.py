@@ -273,3 +273,25 @@ def test_record_that_observers_had_before_a_rewind_still_comes_to_who_acknowledg
         assert committed(it) == 3
 
     run(main)
+
+
+@pytest.mark.parametrize("how", ["compacted", "deleted"])
+def test_record_that_was_left_behind_and_has_gone_holds_nothing_back(how: str) -> None:
+    """It was in hand when its stream closed; it cannot come again, and the commit goes on."""
+    it = broker(5)
+
+    async def main() -> None:
+        async with consuming(it) as consumer:
+            async with consumer.stream("t", ack="manual") as stream:
+                await take(stream, 2, ack=False)
+            if how == "compacted":
+                it.delete_offsets(T0, [0, 1])
+            else:
+                it.delete_records(T0, 2)
+            async with consumer.stream("t") as stream:
+                assert offsets(await take(stream)) == [2, 3, 4]
+            assert consumer.held() == []
+            await consumer.commit()
+            assert committed(it) == 5
+
+    run(main)

@@ -45,7 +45,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -222,6 +222,27 @@ class Ledger:
         """Move the position over a hole: nothing below it is to come."""
         if not self.closed and self.position is not None and next_offset > self.position:
             self.position = next_offset
+
+    def vanish(self, first: int, end: int, there: Iterable[int]) -> None:
+        """Owe no longer what the log does not have any more.
+
+        Whoever still has such a record in hand goes on having it; nobody else can
+        get it, and waiting for it would hold the commit back for ever.
+
+        Args:
+            first: Reading came from here,
+            end: and went up to here,
+            there: and found these offsets.
+        """
+        if self.position is None or first >= self.position:
+            return  # the usual case: what is owed was delivered, so it lies below
+        gone = [offset for offset in self.owed() if first <= offset < end]
+        left = frozenset(there)
+        for offset in gone:
+            if offset not in left:
+                for batch, index in self._find_owed(offset):
+                    batch.supersede(index)
+        self._drop_finished()
 
     def close_stream(self, bit: int) -> None:
         """Abandon what a stream has in hand.  Release the rest before."""

@@ -204,6 +204,10 @@ class Conductor:
             assignment.reading = reading
         if assignment.cursor is None:
             assignment.ledger.begin(first)
+        else:
+            # Compacted or deleted since it was delivered: it cannot come again.
+            offsets = (record.offset for record in batch.records)
+            assignment.ledger.vanish(assignment.cursor, batch.next_offset, offsets)
         if assignment.began is None:
             assignment.began = first
         assignment.cursor = batch.next_offset
@@ -221,7 +225,8 @@ class Conductor:
 
     def flush(self, tps: Collection[TopicPartition]) -> None:
         """Hand on what these partitions have pending, until they are held again."""
-        for tp in tps:
+        # Sorted, as everywhere: the order of a set differs between two processes.
+        for tp in sorted(tps):
             assignment = self._partitions.get(tp)
             while (
                 assignment is not None

@@ -238,7 +238,7 @@ class Partitions:
 
     def withdraw(self, tps: Iterable[TopicPartition]) -> list[Assignment]:
         """Stop handing out these partitions; what is in hand may be finished."""
-        going = [a for tp in tps if (a := self._assignments.get(tp)) is not None]
+        going = [a for tp in sorted(tps) if (a := self._assignments.get(tp)) is not None]
         for assignment in going:
             assignment.state = AssignmentState.REVOKING
             assignment.jump(None)

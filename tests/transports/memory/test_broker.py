@@ -295,3 +295,16 @@ def test_latency_takes_the_place_of_the_one_in_faults() -> None:
     assert b.faults == Faults(answer_lost_rate=0.5, latency=2.0)
     b.faults = Faults()
     assert b.faults.latency_range == (0.0, 0.0)
+
+
+def test_heal_ends_every_fault_but_frozen_sessions() -> None:
+    """Ordered and chance faults, outage and held answers are over; the broker is as new."""
+    b = MemoryBroker(faults=Faults(commit_failure_rate=1.0, latency=2.0, commit_latency=1.0))
+    b.fail_next_commits(3)
+    b.down()
+    b.pause_answers()
+    b.heal()
+    assert b.faults == Faults()
+    assert repr(b).startswith("<MemoryBroker up")
+    assert b._cluster.answering
+    assert b._cluster.injector.ordered == 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 import trio
 
@@ -12,7 +14,7 @@ from trio_consumer._errors import (
     TransportError,
 )
 from trio_consumer._types import OffsetAndMetadata, TopicPartition
-from trio_consumer.transports.memory import CommitFault, Faults
+from trio_consumer.transports.memory import AcceptedCommit, CommitFault, Faults
 
 from .support import COOPERATIVE, T0, T1, Recorder, at, broker, run, settings
 
@@ -309,5 +311,82 @@ def test_commit_lost_on_its_way_is_sent_again() -> None:
             await session.commit({T0: at(1)})
             assert trio.current_time() - begin == pytest.approx(3.2)
             assert len(b.commit_history("g")) == 1
+
+    run(main)
+
+
+def test_commit_latency_delays_commits_only() -> None:
+    """A commit takes as long as it says beyond other requests, before it arrives."""
+
+    async def main() -> None:
+        b = broker(partitions=1, faults=Faults(latency=1.0, commit_latency=2.0))
+        async with b.connect(settings(), Recorder()) as session:
+            await session.subscribe(TOPICS)
+            await trio.sleep(10)
+            began = trio.current_time()
+            await session.committed([T0])
+            assert trio.current_time() - began == pytest.approx(1.0)
+            began = trio.current_time()
+            await session.commit({T0: at(1)})
+            assert trio.current_time() - began == pytest.approx(3.0)
+            [commit] = b.commit_history("g")
+            assert commit.time == pytest.approx(began + 2.5)
+            b.forget_commit_history("g")
+            assert b.commit_history("g") == []
+            assert b.committed("g", T0) == at(1)
+
+    run(main)
+
+
+def test_session_is_frozen_by_its_client_id_before_it_is_a_member() -> None:
+    """Its join waits for the thaw."""
+
+    async def main() -> None:
+        b = broker(partitions=1)
+        async with b.connect(settings(client={"client_id": "early"}), Recorder()) as session:
+            b.freeze("early")
+            with trio.move_on_after(1) as scope:
+                await session.subscribe(TOPICS)
+            assert scope.cancelled_caught
+            assert b.members("g") == {}
+            b.thaw("early")
+            await session.subscribe(TOPICS)
+            await trio.sleep(1)
+            assert list(b.members("g")) == [session.member_id]
+
+    run(main)
+
+
+def test_observer_is_told_what_the_coordinator_does() -> None:
+    """In the step in which it does it, and in its order."""
+    told: list[tuple[object, ...]] = []
+
+    class Observer:
+        def rebalancing(self, group: str) -> None:
+            told.append(("rebalancing", group))
+
+        def assigned(
+            self,
+            group: str,
+            generation: int,
+            assignment: Mapping[str, frozenset[TopicPartition]],
+        ) -> None:
+            told.append(("assigned", group, generation, *assignment.values()))
+
+        def committed(self, group: str, commit: AcceptedCommit) -> None:
+            told.append(("committed", group, commit.generation, dict(commit.offsets)))
+
+    async def main() -> None:
+        b = broker(partitions=1, observer=Observer())
+        async with b.connect(settings(), Recorder()) as session:
+            await session.subscribe(TOPICS)
+            await trio.sleep(5)
+            await session.commit({T0: at(1)})
+        assert told == [
+            ("rebalancing", "g"),
+            ("assigned", "g", 1, frozenset({T0})),
+            ("committed", "g", 1, {T0: at(1)}),
+            ("rebalancing", "g"),
+        ]
 
     run(main)

@@ -12,7 +12,7 @@ from .assign import Assignor
 from .broker import MemoryBroker
 from .faults import CommitFault, Faults
 from .log import MemoryRecord
-from .protocol import AcceptedCommit, GroupState
+from .protocol import AcceptedCommit, GroupObserver, GroupState
 from .session import MemorySession
 from .transactions import Transaction, TransactionState
 from .transport import MemoryTransport
@@ -22,6 +22,7 @@ __all__ = [
     "Assignor",
     "CommitFault",
     "Faults",
+    "GroupObserver",
     "GroupState",
     "MemoryBroker",
     "MemoryRecord",

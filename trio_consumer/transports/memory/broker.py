@@ -35,7 +35,7 @@ from .cluster import Cluster, Connection
 from .faults import CommitFault, Faults
 from .log import Headers, MemoryRecord
 from .producer import open_producer
-from .protocol import AcceptedCommit, GroupState
+from .protocol import AcceptedCommit, GroupObserver, GroupState
 from .session import MemorySession, open_session
 from .transactions import Transaction
 
@@ -57,6 +57,8 @@ class MemoryBroker:
             give ``time.time()`` for timestamps of today.
         initial_rebalance_delay: Seconds that an empty group waits for more
             members before its first generation.
+        observer: Told of rebalances, assignments and stored commits when they
+            happen, or None.
     """
 
     closed_errors: ClassVar[tuple[type[BaseException], ...]] = (trio.ClosedResourceError,)
@@ -69,6 +71,7 @@ class MemoryBroker:
         faults: Faults | None = None,
         epoch: float = 1_700_000_000.0,
         initial_rebalance_delay: float = 0.0,
+        observer: GroupObserver | None = None,
     ) -> None:
         if faults is None:
             faults = Faults(latency=latency)
@@ -78,6 +81,7 @@ class MemoryBroker:
             seed,
             faults,
             initial_rebalance_delay=initial_rebalance_delay,
+            observer=observer,
         )
         self._epoch = epoch
         self._round_robin: dict[str, int] = {}
@@ -351,6 +355,10 @@ class MemoryBroker:
         """Every commit that was stored, in order."""
         return list(self._cluster.group(group).history)
 
+    def forget_commit_history(self, group: str) -> None:
+        """Let :meth:`commit_history` begin anew, for runs that would fill the memory with it."""
+        self._cluster.group(group).history.clear()
+
     def members(self, group: str) -> dict[str, frozenset[TopicPartition]]:
         """The partitions of each member by its id, as last assigned."""
         state = self._cluster.group(group)
@@ -422,31 +430,44 @@ class MemoryBroker:
         self._cluster.answering = True
         self._cluster.gate.notify()
 
-    def freeze(self, member_id: str) -> None:
+    def freeze(self, member: str) -> None:
         """Nothing of this member's session reaches the broker, as if its process slept.
 
         A frozen session that is closed does not leave its group: a crash.
 
+        Args:
+            member: Its member id, or, before it has one, the ``client_id`` of
+                its session; of several sessions of that name, the first.
+
         Raises:
             ConfigurationError: No session is this member.
         """
-        self._connection(member_id).freeze()
+        self._connection(member).freeze()
 
-    def thaw(self, member_id: str) -> None:
+    def thaw(self, member: str) -> None:
         """Undo :meth:`freeze`; what was waiting is sent now.
 
         Raises:
             ConfigurationError: No session is this member.
         """
-        self._connection(member_id).thaw()
+        self._connection(member).thaw()
+
+    def heal(self) -> None:
+        """End every fault but frozen sessions: outage, held answers, ordered and by chance."""
+        self._cluster.injector.clear()
+        self.faults = Faults()
+        self.up()
+        self.resume_answers()
 
     # Inside
 
-    def _connection(self, member_id: str) -> Connection:
-        for connection in self._cluster.connections:
-            if connection.member_id == member_id:
-                return connection
-        raise ConfigurationError(f"no session of this broker is the member {member_id!r} now")
+    def _connection(self, member: str) -> Connection:
+        connections = self._cluster.connections
+        # Ids first: a client may have been given the name of another one's id.
+        for named in ([c.member_id for c in connections], [c.client_id for c in connections]):
+            if member in named:
+                return connections[named.index(member)]
+        raise ConfigurationError(f"no session of this broker is the member {member!r} now")
 
     def _timestamp(self) -> int:
         return int((self._epoch + self._cluster.clock.elapsed()) * 1000)

@@ -19,6 +19,7 @@ from ..._types import TopicPartition
 from .faults import FaultInjector, Faults
 from .group import Group
 from .log import PartitionLog
+from .protocol import GroupObserver
 
 if TYPE_CHECKING:
     from .transactions import Transaction
@@ -103,6 +104,11 @@ class Connection(Protocol):
         """The member id now, "" before the first join."""
         ...
 
+    @property
+    def client_id(self) -> str:
+        """What the session was opened as."""
+        ...
+
     def freeze(self) -> None:
         """Let nothing reach the broker from now on."""
         ...
@@ -124,10 +130,19 @@ class Cluster:
         answering: False while requests arrive and no answer comes back.
         gate: Woken when one of these changes.
         transactions: Those that are open.
+        observer: Told what the coordinators do, or None.
     """
 
-    def __init__(self, seed: int, faults: Faults, *, initial_rebalance_delay: float) -> None:
+    def __init__(
+        self,
+        seed: int,
+        faults: Faults,
+        *,
+        initial_rebalance_delay: float,
+        observer: GroupObserver | None = None,
+    ) -> None:
         self.seed = seed
+        self.observer = observer
         self.injector = FaultInjector(faults)
         self.clock = Clock()
         self.reachable = True
@@ -135,7 +150,8 @@ class Cluster:
         self.gate = Signal()
         self.topics: dict[str, list[PartitionLog]] = {}
         self.connections: list[Connection] = []
-        self.transactions: set[Transaction] = set()
+        # By number, in the order in which they began.
+        self.transactions: dict[int, Transaction] = {}
         self._initial_rebalance_delay = initial_rebalance_delay
         self._groups: dict[str, Group] = {}
         self._signals: dict[str, Signal] = {}
@@ -194,7 +210,12 @@ class Cluster:
         """The group of this name, created on first use, with its timers up to date."""
         group = self._groups.get(name)
         if group is None:
-            group = Group(name, self._new_member_id, initial_delay=self._initial_rebalance_delay)
+            group = Group(
+                name,
+                self._new_member_id,
+                initial_delay=self._initial_rebalance_delay,
+                observer=self.observer,
+            )
             self._groups[name] = group
             self._signals[name] = Signal()
             self._seen[name] = 0
@@ -206,7 +227,7 @@ class Cluster:
     def expire_transactions(self) -> None:
         """End the transactions whose time is over."""
         now = self.clock.now()
-        for late in [each for each in self.transactions if each.expires <= now]:
+        for late in [each for each in self.transactions.values() if each.expires <= now]:
             late.fence()
 
     def ask(self, name: str, request: Callable[[Group, float], T]) -> T:

@@ -59,6 +59,8 @@ class Faults:
             the answer is lost.
         latency: Seconds that each request takes, half of them on the way there;
             a pair is a range to draw from.
+        commit_latency: Seconds that a commit takes beyond that before it arrives,
+            so that other things happen while it is under way; likewise.
     """
 
     commit_failure_rate: float = 0.0
@@ -68,24 +70,34 @@ class Faults:
     )
     answer_lost_rate: float = 0.0
     latency: float | tuple[float, float] = 0.0
+    commit_latency: float | tuple[float, float] = 0.0
 
     def __post_init__(self) -> None:
         for name in ("commit_failure_rate", "answer_lost_rate"):
             rate = getattr(self, name)
             if not 0.0 <= rate <= 1.0:
                 raise ConfigurationError(f"{name} is a share from 0 to 1, not {rate!r}")
-        low, high = self.latency_range
-        if not 0.0 <= low <= high:
-            raise ConfigurationError(
-                f"latency is in seconds, at least 0, or a growing pair; not {self.latency!r}"
-            )
+        for name in ("latency", "commit_latency"):
+            given = getattr(self, name)
+            low, high = _range(given)
+            if not 0.0 <= low <= high:
+                raise ConfigurationError(
+                    f"{name} is in seconds, at least 0, or a growing pair; not {given!r}"
+                )
 
     @property
     def latency_range(self) -> tuple[float, float]:
         """The latency as a pair, lowest and highest."""
-        if isinstance(self.latency, tuple):
-            return self.latency
-        return self.latency, self.latency
+        return _range(self.latency)
+
+
+def _range(seconds: float | tuple[float, float]) -> tuple[float, float]:
+    return seconds if isinstance(seconds, tuple) else (seconds, seconds)
+
+
+def _draw(seconds: float | tuple[float, float], random: Random) -> float:
+    low, high = _range(seconds)
+    return low if low == high else random.uniform(low, high)
 
 
 class FaultInjector:
@@ -121,5 +133,8 @@ class FaultInjector:
 
     def latency(self, random: Random) -> float:
         """Seconds that the next request takes."""
-        low, high = self.faults.latency_range
-        return low if low == high else random.uniform(low, high)
+        return _draw(self.faults.latency, random)
+
+    def commit_latency(self, random: Random) -> float:
+        """Seconds that the next commit takes beyond that."""
+        return _draw(self.faults.commit_latency, random)

@@ -36,6 +36,7 @@ from .assign import Assignor, assign
 from .protocol import (
     AcceptedCommit,
     GroupError,
+    GroupObserver,
     GroupState,
     JoinAnswer,
     JoinRequest,
@@ -58,10 +59,16 @@ class Group:
         new_member_id: Makes an id from a client id; no two may be equal.
         initial_delay: Seconds that the first join of an empty group waits for
             others (``group.initial.rebalance.delay.ms``).
+        observer: Told of rebalances, assignments and commits, or None.
     """
 
     def __init__(
-        self, name: str, new_member_id: Callable[[str], str], *, initial_delay: float = 0.0
+        self,
+        name: str,
+        new_member_id: Callable[[str], str],
+        *,
+        initial_delay: float = 0.0,
+        observer: GroupObserver | None = None,
     ) -> None:
         self.name = name
         self.state = GroupState.EMPTY
@@ -76,6 +83,7 @@ class Group:
         self.history: list[AcceptedCommit] = []
         self.assigned_from: dict[str, int] = {}
         self._new_member_id = new_member_id
+        self._observer = observer
         self._initial_delay = initial_delay
         self._static_ids: dict[str, str] = {}
         self._not_before = -math.inf
@@ -243,7 +251,10 @@ class Group:
     ) -> None:
         """Store offsets without asking whether the member may."""
         self.offsets.update(offsets)
-        self.history.append(AcceptedCommit(now, member_id, generation, dict(offsets)))
+        commit = AcceptedCommit(now, member_id, generation, dict(offsets))
+        self.history.append(commit)
+        if self._observer is not None:
+            self._observer.committed(self.name, commit)
 
     def forget_topic(self, topic: str) -> None:
         """Drop the offsets of a topic that was deleted."""
@@ -324,6 +335,8 @@ class Group:
             self.leader = new_id
         if self.state is GroupState.STABLE and request.same_protocol(old.request):
             self._answer_join(member, now)
+            if self._observer is not None:
+                self._observer.assigned(self.name, self.generation, {new_id: old.assignment})
         else:
             self._prepare_rebalance(now)
         return new_id
@@ -348,6 +361,8 @@ class Group:
                         member.sync_answer = SyncAnswer(GroupError.REBALANCE_IN_PROGRESS)
                     member.phase = MemberPhase.MUST_JOIN
             self._deadline = now + self._rebalance_timeout()
+            if self._observer is not None:
+                self._observer.rebalancing(self.name)
         self._changed()
         self._try_complete_join(now)
 
@@ -403,6 +418,8 @@ class Group:
             if member.phase is MemberPhase.SYNCING:
                 self._answer_sync(member, now)
         self.state = GroupState.STABLE
+        if self._observer is not None:
+            self._observer.assigned(self.name, self.generation, result)
         self._deadline = math.inf
         self._changed()
 

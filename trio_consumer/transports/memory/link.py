@@ -84,8 +84,11 @@ class Link:
         await self.answer(travel)
         return result
 
-    async def arrive(self) -> float:
+    async def arrive(self, delay: float = 0.0) -> float:
         """Wait until a request has reached the broker.
+
+        Args:
+            delay: Seconds that it takes longer than others.
 
         Returns:
             Seconds that the answer will take; pass it to :meth:`answer`.
@@ -93,8 +96,9 @@ class Link:
         await trio.lowlevel.checkpoint()
         travel = self._cluster.injector.latency(self.random) / 2
         await self._passable(arriving=True)
-        while travel > 0:
-            await trio.sleep(travel)
+        way = travel + delay
+        while way > 0:
+            await trio.sleep(way)
             if self._cluster.reachable and not self._frozen:
                 break
             # Lost on the way: sent again when somebody answers.

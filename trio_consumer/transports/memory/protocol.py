@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from ..._types import OffsetAndMetadata, TopicPartition
 from .assign import Assignor, Claim
@@ -16,6 +17,7 @@ from .assign import Assignor, Claim
 __all__ = [
     "AcceptedCommit",
     "GroupError",
+    "GroupObserver",
     "GroupState",
     "JoinAnswer",
     "JoinRequest",
@@ -128,6 +130,24 @@ class AcceptedCommit:
     member_id: str
     generation: int
     offsets: Mapping[TopicPartition, OffsetAndMetadata]
+
+
+class GroupObserver(Protocol):
+    """Is told what a coordinator does, in the step in which it does it."""
+
+    def rebalancing(self, group: str) -> None:
+        """A rebalance begins; members learn of it with their next heartbeat."""
+        ...
+
+    def assigned(
+        self, group: str, generation: int, assignment: Mapping[str, frozenset[TopicPartition]]
+    ) -> None:
+        """These members, by id, have these partitions from now on; others nothing new."""
+        ...
+
+    def committed(self, group: str, commit: AcceptedCommit) -> None:
+        """A commit was stored."""
+        ...
 
 
 @dataclass(slots=True)

@@ -102,6 +102,11 @@ class MemorySession:
         """The member id now, "" before the first join."""
         return self._membership.metadata().member_id
 
+    @property
+    def client_id(self) -> str:
+        """The ``client_id`` that it was opened with."""
+        return self._options.client_id
+
     def freeze(self) -> None:
         """Nothing reaches the broker from now on."""
         self._link.freeze()
@@ -220,7 +225,9 @@ class MemorySession:
         identity = self.group_metadata()
         unknown: list[TopicPartition] = []
         with trio.move_on_after(self._settings.commit_timeout):
-            travel = await self._link.arrive()
+            travel = await self._link.arrive(
+                self._cluster.injector.commit_latency(self._link.random)
+            )
             fault = self._cluster.injector.for_commit(self._link.random)
             error = self._commit_on_broker(wanted, identity, fault)
             if fault in (CommitFault.TIMEOUT, CommitFault.ANSWER_LOST):

@@ -55,7 +55,7 @@ class Transaction:
         self._state = TransactionState.OPEN
         self._partitions: set[TopicPartition] = set()
         self.expires = cluster.clock.now() + timeout
-        cluster.transactions.add(self)
+        cluster.transactions[number] = self
         self._offsets: list[tuple[GroupMetadata, dict[TopicPartition, OffsetAndMetadata]]] = []
 
     def __repr__(self) -> str:
@@ -163,7 +163,7 @@ class Transaction:
 
     def _end(self, state: TransactionState) -> None:
         self._state = state
-        self._cluster.transactions.discard(self)
+        self._cluster.transactions.pop(self._number, None)
         for group, offsets in self._offsets:
             pending = self._cluster.group(group.group).pending
             for tp in offsets:

@@ -1,0 +1,1 @@
+"""Examples of the documentation, each run by a test."""
