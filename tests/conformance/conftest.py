@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from .backends import Backend, KafkaBackend, MemoryBackend
+from .backends import Backend, ConfluentBackend, KafkaBackend, MemoryBackend
 
 
-@pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.kafka)])
+@pytest.fixture(
+    params=[
+        "memory",
+        pytest.param("kafka", marks=pytest.mark.kafka),
+        pytest.param("confluent", marks=pytest.mark.kafka),
+    ]
+)
 def backend(request: pytest.FixtureRequest) -> Backend:
     """The broker to test against."""
     if request.param == "memory":
         return MemoryBackend()
-    return KafkaBackend(request.getfixturevalue("kafka_cluster"))
+    kind = KafkaBackend if request.param == "kafka" else ConfluentBackend
+    return kind(request.getfixturevalue("kafka_cluster"))
