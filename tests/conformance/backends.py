@@ -240,6 +240,9 @@ class ConfluentBackend(KafkaBackend):
         size: dict[str, int] = {}
         if "max_poll_records" in client:
             size["max_poll_records"] = client.pop("max_poll_records")
+        if "max_partition_fetch_bytes" in client:
+            # It would fetch on until it has so many, however small the pieces.
+            client["queued_min_messages"] = 1
         if "max_poll_interval_ms" in client:
             # librdkafka wants them in this order.
             client.setdefault("session_timeout_ms", min(client["max_poll_interval_ms"], 45_000))

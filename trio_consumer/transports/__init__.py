@@ -4,8 +4,8 @@ A transport is named by a URL, or made here and passed to
 :func:`trio_consumer.open_consumer`: :class:`KafkaTransport` for a Kafka
 cluster, :class:`~trio_consumer.testing.MemoryBroker` for a broker inside the
 process, ``trio_consumer.transports.confluent.ConfluentTransport`` for a cluster
-through librdkafka (the extra ``confluent``).  :class:`Transport` and :class:`Session` are what another one has to
-implement.
+through librdkafka (the extra ``confluent``).  :class:`Transport` and
+:class:`Session` are what another one has to implement.
 """
 
 from __future__ import annotations

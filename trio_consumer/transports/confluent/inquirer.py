@@ -19,13 +19,13 @@ from ..._types import OffsetAndMetadata, TopicPartition
 from .internals import partitions
 from .translate import is_refusal
 
-__all__ = ["Inquirer", "Refused"]
+__all__ = ["Inquirer", "RefusedError"]
 
 SLICE = 0.2
 """Seconds between two looks at whether an attempt to connect was given up."""
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """A broker answered that it does not want us; the client's error is the argument."""
 
 
@@ -51,7 +51,7 @@ class Inquirer:
             None if one did, else the last reason why not.
 
         Raises:
-            Refused: It refused who we are.
+            RefusedError: It refused who we are.
         """
         deadline = time.monotonic() + timeout
         reason = "no answer"
@@ -66,7 +66,7 @@ class Inquirer:
                 self._client.poll(0)  # calls back with the reasons
                 for error in self._errors:
                     if is_refusal(error):
-                        raise Refused(error) from exc
+                        raise RefusedError(error) from exc
                 if self._errors:
                     reason = self._errors[-1].str()
                 self._errors.clear()

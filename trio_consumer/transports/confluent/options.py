@@ -45,6 +45,9 @@ DEFAULTS: dict[str, Any] = {
     "client.id": "trio-consumer",
     # Off in librdkafka; a damaged record must not pass for a good one.
     "check.crcs": True,
+    # Half a minute by default, from the first mention of a topic: one that is deleted
+    # in that time would be taken for one that is not made yet.
+    "topic.metadata.propagation.max.ms": 3000,
     # A whole second by default: a queue that is full stays without new records
     # until then, however soon it runs dry.
     "fetch.queue.backoff.ms": 10,
@@ -109,6 +112,9 @@ def consumer_options(brokers: str, settings: SessionSettings) -> dict[str, Any]:
             "group.id": settings.group,
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
+            # Tells where a partition is read to its end, also over transaction
+            # markers and after a reset with nothing behind it.
+            "enable.partition.eof": True,
             "auto.offset.reset": "error" if reset == "none" else reset,
             "isolation.level": settings.isolation_level,
         }

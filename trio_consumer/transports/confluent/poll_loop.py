@@ -25,7 +25,7 @@ from collections import deque
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
-from confluent_kafka import Consumer, KafkaException
+from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as ClientPartition
 
 from ..._types import GroupMetadata, OffsetAndMetadata, TopicPartition
@@ -61,11 +61,15 @@ class Polled(NamedTuple):
 
 
 class Seek(NamedTuple):
+    """Go on reading there."""
+
     tp: TopicPartition
     offset: int
 
 
 class Subscribe(NamedTuple):
+    """Replace the subscription."""
+
     topics: frozenset[str]
 
 
@@ -279,6 +283,8 @@ class PollLoop:
         if self._errors:
             messages = without_errors(messages)
         batches = self._batches(messages) if messages else []
+        if self._errors:
+            self._note_ends(batches)
         now = time.monotonic()
         if now >= self._look_at:
             batches += self._moved({polled.batch.tp for polled in batches})
@@ -333,6 +339,28 @@ class PollLoop:
         known = self._client.get_watermark_offsets(ClientPartition(*tp), cached=True)
         high = known[1] if known is not None and known[1] >= 0 else None
         return Polled(PolledBatch(tp, records, position, high), self._seeks.get(tp, 0))
+
+    def _note_ends(self, batches: list[Polled]) -> None:
+        """Take the ends of partitions out of the errors, for what they tell."""
+        ends = {}
+        for error in self._errors:
+            if error.error().code() == KafkaError._PARTITION_EOF:
+                ends[TopicPartition(error.topic(), error.partition())] = error.offset()
+        if not ends:
+            return
+        self._errors = [e for e in self._errors if e.error().code() != KafkaError._PARTITION_EOF]
+        polled = {each.batch.tp for each in batches}
+        for tp, end in ends.items():
+            if tp not in self._owned or tp in self._unsought or end == self._floor[tp]:
+                continue
+            if tp in polled:
+                # One batch a partition in a poll; a later look finds it.
+                continue
+            if end < self._floor[tp]:
+                # Reset to an end below the old position, with nothing to read.
+                self._unsought[tp] = end
+            self._floor[tp] = end
+            batches.append(self._polled(tp, (), end))
 
     def _moved(self, polled: Collection[TopicPartition]) -> list[Polled]:
         """Positions that have moved over what nobody gets to see."""

@@ -126,6 +126,18 @@ class ConfluentTransactionalProducer:
             "abort the transaction", partial(self._client.abort_transaction, timeout), timeout
         )
 
+    async def _reason(self, error: BaseException) -> BaseException:
+        """Why a client is dead; most calls only say that it is."""
+        inner = error_of(error)
+        if inner is None or inner.code() != KafkaError._FATAL:
+            return error
+        try:
+            with trio.move_on_after(GRACE, shield=True):
+                await trio.to_thread.run_sync(self._client.poll, 0, limiter=self._limiter)
+        except KafkaException as exc:
+            return exc
+        return error
+
     async def _run(
         self,
         attempt: str,
@@ -146,7 +158,8 @@ class ConfluentTransactionalProducer:
         except Exception as exc:
             inner = error_of(exc)
             if inner is None or inner.fatal() or inner.code() != KafkaError._TIMED_OUT:
-                raise transaction_error(exc, attempt, offsets or {}) from exc
+                reason = await self._reason(exc)
+                raise transaction_error(reason, attempt, offsets or {}) from exc
             cause = exc
         self._failure = TransportError(
             f"cannot tell whether the broker did {attempt}: no answer within {timeout:g} s. Open"

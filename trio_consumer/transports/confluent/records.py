@@ -28,13 +28,16 @@ def _headers(message: Any) -> Any:
     return message.headers() or ()
 
 
+# What was polled has all of them; the client's types are those of a message to produce, too.
+_MESSAGE: Any = Message
+
 FIELDS = RecordFields(
-    topic=Message.topic,
-    partition=Message.partition,
-    offset=Message.offset,
+    topic=_MESSAGE.topic,
+    partition=_MESSAGE.partition,
+    offset=_MESSAGE.offset,
     timestamp=_timestamp,
-    key=Message.key,
-    value=Message.value,
+    key=_MESSAGE.key,
+    value=_MESSAGE.value,
     headers=_headers,
 )
 """How the fields of the client's messages are read."""
@@ -42,7 +45,7 @@ FIELDS = RecordFields(
 
 def errors_of(messages: list[Any]) -> list[Any]:
     """The messages that are none but tell of an error."""
-    if any(map(Message.error, messages)):
+    if any(map(_MESSAGE.error, messages)):
         return [message for message in messages if message.error() is not None]
     return []
 
@@ -54,7 +57,7 @@ def without_errors(messages: list[Any]) -> list[Any]:
 
 def runs(messages: list[Any]) -> Iterator[tuple[TopicPartition, list[Any]]]:
     """Neighbours of the same partition; a partition may come several times."""
-    topics = groupby(messages, Message.topic)
+    topics = groupby(messages, _MESSAGE.topic)
     for topic, of_topic in topics:
-        for partition, group in groupby(of_topic, Message.partition):
+        for partition, group in groupby(of_topic, _MESSAGE.partition):
             yield TopicPartition(topic, partition), list(group)

@@ -29,6 +29,9 @@ TOPIC_PATIENCE = 3.0
 """Seconds until a topic that no broker knows is an error: one that was made a moment
 ago is not known everywhere at once."""
 
+RETRY = 0.2
+"""Seconds between two commits for a partition that the broker did not know; arbitrary."""
+
 MISSING = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.UNKNOWN_TOPIC_ID)
 
 
@@ -54,10 +57,11 @@ class ConfluentSession:
         self._inquirer = inquirer
         self._options = options
         self._settings = settings
+        self._cooperative = is_cooperative(options)
         self._token = trio.lowlevel.current_trio_token()
         self.loop = PollLoop(
             options,
-            cooperative=is_cooperative(options),
+            cooperative=self._cooperative,
             max_poll_records=max_poll_records,
             deliver=self._wake_from_thread,
             ask=self._ask_from_thread,
@@ -208,10 +212,10 @@ class ConfluentSession:
                 self.loop.send(commit)
                 await self._finish(commit, deadline, offsets)
                 left = self._missing(commit, offsets)
-                if left and trio.current_time() >= deadline:
+                if left and trio.current_time() + RETRY >= deadline:
                     break
                 if left:
-                    await trio.sleep(0.2)
+                    await trio.sleep(RETRY)
         if left:
             logger.warning(
                 "%s not committed for the group %r: the broker has no such partition, its topic"
@@ -239,11 +243,11 @@ class ConfluentSession:
         """What the broker has no partition for; raises if anything else went wrong."""
         missing = {tp for tp, error in commit.failed.items() if error.code() in MISSING}
         others = [error for tp, error in commit.failed.items() if tp not in missing]
-        error = KafkaException(others[0]) if others else None
-        if error is None and not missing and commit.error is not None:
+        error: BaseException | None = KafkaException(others[0]) if others else None
+        if error is None and not missing:
             error = commit.error
         if error is not None:
-            raise commit_error(error, offsets) from error
+            raise commit_error(error, offsets, cooperative=self._cooperative) from error
         return {tp: stored for tp, stored in commit.offsets.items() if tp in missing}
 
     async def _ask(self, attempt: str, function: Callable[..., T], *args: Any) -> T:

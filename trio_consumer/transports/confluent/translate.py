@@ -106,11 +106,22 @@ def _text(error: BaseException) -> str:
     return f"{inner.name()}: {inner.str()}"
 
 
+def _code(error: Any) -> int:
+    """The code; of an error that only says that the client is dead, what it died of."""
+    code: int = error.code()
+    if code == E._FATAL:
+        text = error.str()
+        for cause in (E.FENCED_INSTANCE_ID, E.UNRELEASED_INSTANCE_ID, *UNAUTHORIZED):
+            if KafkaError(cause).str() in text:
+                return cause
+    return code
+
+
 def _common(error: BaseException, attempt: str) -> ConsumerError | None:
     inner = error_of(error)
     if inner is None:
         return None
-    code = inner.code()
+    code = _code(inner)
     if code in UNAUTHORIZED:
         return AuthorizationError(
             f"{attempt}: not authorized ({_text(error)}); ask for an ACL that allows it"
@@ -160,9 +171,18 @@ def record_error(error: Any, tp: TopicPartition | None, offset: int) -> Consumer
 
 
 def commit_error(
-    error: BaseException, offsets: Mapping[TopicPartition, OffsetAndMetadata]
+    error: BaseException,
+    offsets: Mapping[TopicPartition, OffsetAndMetadata],
+    *,
+    cooperative: bool = False,
 ) -> ConsumerError:
-    """What an error of a commit means."""
+    """What an error of a commit means.
+
+    Args:
+        error: The client's.
+        offsets: What was to be committed.
+        cooperative: Whether partitions are kept from one generation to the next.
+    """
     wanted = ", ".join(f"{tp}@{stored.offset}" for tp, stored in sorted(offsets.items()))
     known = _common(error, f"cannot commit {wanted}")
     if known is not None:
@@ -174,9 +194,10 @@ def commit_error(
             f"commit of {wanted} refused: this member is not, or not yet again, part of the"
             f" group's current generation ({_text(error)}); it joins again by itself",
             offsets=offsets,
-            # A member that joins just now keeps its partitions meanwhile, and may
-            # commit them as soon as it has joined.
-            retriable=code == E.REBALANCE_IN_PROGRESS,
+            # A cooperative member keeps partitions while it joins.  The client learns of
+            # the new generation after the broker has begun it, and then it may commit.
+            retriable=code == E.REBALANCE_IN_PROGRESS
+            or (cooperative and code == E.ILLEGAL_GENERATION),
             stale=True,
         )
     if inner is None or is_passing(inner):

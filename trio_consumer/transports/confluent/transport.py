@@ -21,7 +21,7 @@ from ..base import (
     SessionSettings,
     TransactionalProducer,
 )
-from .inquirer import Inquirer, Refused
+from .inquirer import Inquirer, RefusedError
 from .options import consumer_options
 from .producer import open_producer
 from .session import ConfluentSession
@@ -113,7 +113,7 @@ async def _open(options: dict[str, Any], brokers: str, timeout: float) -> Inquir
 
     try:
         inquirer, reason = await _run_stoppable(build, given_up)
-    except Refused as exc:
+    except RefusedError as exc:
         refusal = exc.args[0]
         raise AuthenticationError(
             f"{brokers} refused the connection: {refusal.str()}; check security.protocol, the"
