@@ -194,7 +194,8 @@ class PollLoop:
 
     def took_one(self) -> None:
         """The Trio side took a poll out of ``polled``."""
-        if self._held_since is not None:
+        # The loop may be about to wait, having seen one more than there are now.
+        if self._held_since is not None or len(self.polled) == DEPTH - 1:
             self._nudge.set()
 
     def stop(self) -> None:
