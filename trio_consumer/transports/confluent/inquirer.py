@@ -89,10 +89,11 @@ class Inquirer:
         for stored in self._client.committed(partitions(tps), timeout=timeout):
             _check(stored)
             if stored.offset >= 0:
+                epoch: Any = stored.leader_epoch  # None if unknown, whatever its type says
                 found[_tp(stored)] = OffsetAndMetadata(
                     stored.offset,
                     stored.metadata or "",
-                    -1 if stored.leader_epoch is None else stored.leader_epoch,
+                    -1 if epoch is None else epoch,
                 )
         return found
 

@@ -337,7 +337,8 @@ class PollLoop:
         return self._polled(tp, records, position)
 
     def _polled(self, tp: TopicPartition, records: Any, position: int) -> Polled:
-        known = self._client.get_watermark_offsets(ClientPartition(*tp), cached=True)
+        # None if nothing was fetched yet, whatever its type says.
+        known: Any = self._client.get_watermark_offsets(ClientPartition(*tp), cached=True)
         high = known[1] if known is not None and known[1] >= 0 else None
         return Polled(PolledBatch(tp, records, position, high), self._seeks.get(tp, 0))
 

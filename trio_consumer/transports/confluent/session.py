@@ -203,10 +203,10 @@ class ConfluentSession:
         waits until it is not, and so does the end of a revocation.
         """
         deadline = trio.current_time() + self._settings.commit_timeout
+        left = dict(offsets)
         with trio.CancelScope(shield=True):
             if self._doubtful is not None:
                 await self._finish(self._doubtful, deadline, offsets)
-            left = dict(offsets)
             while left:
                 commit = Commit(left)
                 self.loop.send(commit)
