@@ -168,6 +168,8 @@ class PollLoop:
         self._applied: set[TopicPartition] = set()
         self._held_since: float | None = None
         self._troubled = False
+        # What came in place of records in the last poll.
+        self._errors: list[Any] = []
         self._broken: BaseException | None = None
         self.polled: deque[list[Polled]] = deque()
         self.metadata: GroupMetadata = internals.group_metadata(self._client)

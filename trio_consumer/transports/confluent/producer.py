@@ -216,5 +216,7 @@ def _close(client: Producer) -> None:
         # What is left belongs to a transaction that will not be committed.
         client.purge()
         client.flush(CLOSE_TIMEOUT)
+    except SystemError:
+        pass  # how flush() of a client says (2.16) that it had failed for good before
     except Exception as exc:
         logger.warning("could not close the producer in order: %s: %s", type(exc).__name__, exc)
