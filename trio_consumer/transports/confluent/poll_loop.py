@@ -482,6 +482,11 @@ class PollLoop:
         self._asked -= 1
         internals.complete_rebalance(self._client, kind, changed, cooperative=self._cooperative)
         self._coming -= tps
+        if self._cooperative:
+            # librdkafka paused what stays from a thread of its own, maybe just while a
+            # poll took records of it, and would hand those out once more.
+            for tp in self._owned - self._unsought.keys():
+                self._unsought[tp] = self._floor[tp]
         if starts:
             self._owned |= tps
             self._floor.update(starts)
