@@ -109,30 +109,55 @@ def poll_loop_default(bootstrap: str, topic: str, count: int) -> Result:
 Body = Callable[[Consumer, str, int, Watch], Awaitable[None]]
 
 
-def _ours(bootstrap: str, topic: str, count: int, body: Body) -> Result:
+def _ours(
+    bootstrap: str, topic: str, count: int, body: Body, scheme: str = "kafka", **options: Any
+) -> Result:
     async def main() -> Result:
         watch = Watch(count)
-        async with open_consumer(f"kafka://{bootstrap}", group=_group()) as consumer:
+        async with open_consumer(
+            f"{scheme}://{bootstrap}", group=_group(), client_options=options
+        ) as consumer:
             await body(consumer, topic, count, watch)
             return watch.stop()
 
     return trio.run(main)
 
 
+async def _automatic(consumer: Consumer, topic: str, count: int, watch: Watch) -> None:
+    seen = 0
+    async with consumer.stream(topic) as stream:
+        async for _ in stream:
+            if not seen:
+                watch.start()
+            seen += 1
+            if seen == count:
+                break
+
+
+async def _batches(consumer: Consumer, topic: str, count: int, watch: Watch) -> None:
+    seen = 0
+    async with consumer.stream(topic) as stream:
+        async for batch in stream.batches(2000):
+            watch.start()
+            for _ in batch:
+                seen += 1
+            if seen >= count:
+                break
+
+
 def automatic(bootstrap: str, topic: str, count: int) -> Result:
     """trio_consumer: ``async for``, each message finished when the loop comes back."""
+    return _ours(bootstrap, topic, count, _automatic)
 
-    async def body(consumer: Consumer, topic: str, count: int, watch: Watch) -> None:
-        seen = 0
-        async with consumer.stream(topic) as stream:
-            async for _ in stream:
-                if not seen:
-                    watch.start()
-                seen += 1
-                if seen == count:
-                    break
 
-    return _ours(bootstrap, topic, count, body)
+def automatic_confluent(bootstrap: str, topic: str, count: int) -> Result:
+    """trio_consumer over confluent-kafka: the same, with the options of bare ``consume``."""
+    return _ours(bootstrap, topic, count, _automatic, "confluent", **FASTEST)
+
+
+def automatic_confluent_default(bootstrap: str, topic: str, count: int) -> Result:
+    """trio_consumer over confluent-kafka: the same, with the library's own options."""
+    return _ours(bootstrap, topic, count, _automatic, "confluent")
 
 
 def manual(bootstrap: str, topic: str, count: int) -> Result:
@@ -176,18 +201,12 @@ def one_slow_partition(bootstrap: str, topic: str, count: int) -> Result:
 
 def batches(bootstrap: str, topic: str, count: int) -> Result:
     """trio_consumer: ``async for batch in stream.batches(2000)``, each record looked at."""
+    return _ours(bootstrap, topic, count, _batches)
 
-    async def body(consumer: Consumer, topic: str, count: int, watch: Watch) -> None:
-        seen = 0
-        async with consumer.stream(topic) as stream:
-            async for batch in stream.batches(2000):
-                watch.start()
-                for _ in batch:
-                    seen += 1
-                if seen >= count:
-                    break
 
-    return _ours(bootstrap, topic, count, body)
+def batches_confluent(bootstrap: str, topic: str, count: int) -> Result:
+    """trio_consumer over confluent-kafka: the same, with the options of bare ``consume``."""
+    return _ours(bootstrap, topic, count, _batches, "confluent", **FASTEST)
 
 
 def _aiokafka(
@@ -400,6 +419,9 @@ CONTENDERS: dict[str, Contender] = {
     "trio_consumer eight streams": Contender(_streams(8)),
     "trio_consumer sixteen streams": Contender(_streams(16)),
     "trio_consumer one slow partition": Contender(one_slow_partition),
+    "trio_consumer over confluent, async for": Contender(automatic_confluent),
+    "trio_consumer over confluent, its defaults": Contender(automatic_confluent_default),
+    "trio_consumer over confluent, batches": Contender(batches_confluent),
     "aiokafka getmany": Contender(aiokafka_getmany),
     "aiokafka async for": Contender(aiokafka_for),
     "confluent-kafka consume, tuned": Contender(confluent),

@@ -207,6 +207,7 @@ def confluent(bootstrap: str, topic: str, watch: Watch) -> None:
 CONTENDERS: dict[str, Callable[[str, str, Watch], None]] = {
     "kafka-python poll loop": kafka_python,
     "trio_consumer": _ours("kafka"),
+    "trio_consumer over confluent": _ours("confluent"),
     "aiokafka getmany": aiokafka,
     "confluent-kafka consume, tuned": confluent,
 }

@@ -173,10 +173,14 @@ def confluent(bootstrap: str, topic: str, journal: Journal) -> None:
 CONTENDERS: dict[str, Callable[[str, str, Journal], None]] = {
     "kafka-python poll loop": kafka_python,
     "trio_consumer": _ours("kafka"),
+    "trio_consumer over confluent": _ours("confluent"),
     "aiokafka async for": aiokafka,
     "confluent-kafka poll": confluent,
 }
-BARE = {"trio_consumer": "kafka-python poll loop"}
+BARE = {
+    "trio_consumer": "kafka-python poll loop",
+    "trio_consumer over confluent": "confluent-kafka poll",
+}
 
 
 def produce(bootstrap: str, topic: str, rate: int, seconds: float) -> None:

@@ -28,6 +28,12 @@ ALLOWED = {
         "transports.base",
         "transports.kafka",
     ],
+    "trio_consumer.transports.confluent": [
+        "_types",
+        "_errors",
+        "transports.base",
+        "transports.confluent",
+    ],
     "trio_consumer.transports.memory": [
         "_types",
         "_errors",
@@ -45,6 +51,7 @@ OUTSIDE = {
     "trio_consumer.transports.base": {"trio", *CLIENTS},
     "trio_consumer.transports.memory": CLIENTS,
     "trio_consumer.transports.kafka": {"confluent_kafka"},
+    "trio_consumer.transports.confluent": {"kafka"},
 }
 
 

@@ -1,4 +1,4 @@
-"""The two brokers that the conformance suite runs against, behind one face.
+"""The brokers and transports that the conformance suite runs against, behind one face.
 
 A backend makes topics, produces, and tells what the broker has committed, all
 inside a running Trio program.  What it says comes from the broker itself and
@@ -18,6 +18,7 @@ from trio.testing import MockClock
 
 from trio_consumer import TP, Consumer, open_consumer
 from trio_consumer.testing import MemoryBroker
+from trio_consumer.transports.confluent import ConfluentTransport
 
 from ..kafka.cluster import Cluster
 
@@ -227,3 +228,31 @@ class KafkaBackend:
         client = {"heartbeat_interval_ms": 300, **options.pop("client_options", {})}
         url = f"kafka://{self.cluster.bootstrap}"
         return open_consumer(url, group=group, client_options=client, **options)
+
+
+class ConfluentBackend(KafkaBackend):
+    """A real Kafka, consumed through confluent-kafka."""
+
+    name = "confluent"
+
+    def consumer(self, group: str, **options: Any) -> AbstractAsyncContextManager[Consumer]:
+        client = {"heartbeat_interval_ms": 300, **options.pop("client_options", {})}
+        size: dict[str, int] = {}
+        if "max_poll_records" in client:
+            size["max_poll_records"] = client.pop("max_poll_records")
+        if "max_partition_fetch_bytes" in client:
+            # It would fetch on until it has so many, however small the pieces.
+            client["queued_min_messages"] = 1
+        if "max_poll_interval_ms" in client:
+            # librdkafka wants them in this order.
+            client.setdefault("session_timeout_ms", min(client["max_poll_interval_ms"], 45_000))
+        if "session_timeout_ms" in client:
+            shorter = min(client["heartbeat_interval_ms"], client["session_timeout_ms"])
+            client["heartbeat_interval_ms"] = shorter
+        transport = ConfluentTransport(self.cluster.bootstrap, **size)
+        named = {DOTTED.get(name, name.replace("_", ".")): v for name, v in client.items()}
+        return open_consumer(transport, group=group, client_options=named, **options)
+
+
+DOTTED = {"metadata_max_age_ms": "topic.metadata.refresh.interval.ms"}
+"""What kafka-python and librdkafka call differently."""

@@ -73,8 +73,8 @@ class MessageIterator:
             stream._next = index + 1
             chunk: Chunk = stream._chunk  # type: ignore[assignment]  # _advance() saw to it
             if chunk.decode is None:
-                message = Message()
-                message._record = chunk.records[index]
+                message = chunk.kind()
+                message._record = chunk.rows[index]
                 message._chunk = chunk
                 message._index = index
                 break

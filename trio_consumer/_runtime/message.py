@@ -14,7 +14,7 @@ import trio
 from .._core.delivered_batch import DeliveredBatch
 from .._core.ledger import Ledger
 from .._types import TopicPartition
-from ..transports.base import Record
+from ..transports.base import ClientRecords, Record, RecordFields
 from .decoding import Decode
 
 if TYPE_CHECKING:
@@ -35,9 +35,19 @@ class Chunk:
         entries: Their entries in the ledger, same indices; None for an observer.
         bit: The stream's bit in those entries.
         decode: Key and value of the record at an index; None leaves the bytes.
+        rows: The records as the client made them, same indices.
+        fields: How to read a row that is no record by itself, else None.
+        kind: The class of messages that are not decoded.
     """
 
-    __slots__ = ("assignment", "bit", "decode", "entries", "ledger", "records", "stream")
+    __slots__ = (
+        *("assignment", "bit", "decode", "entries", "fields", "kind", "ledger", "records"),
+        *("rows", "stream"),
+    )
+
+    rows: Sequence[Any]
+    fields: RecordFields | None
+    kind: type[Message]
 
     def __init__(
         self,
@@ -56,6 +66,10 @@ class Chunk:
         self.entries = entries
         self.bit = bit
         self.decode = decode
+        if isinstance(records, ClientRecords):
+            self.rows, self.fields, self.kind = records.raw, records.fields, ClientMessage
+        else:
+            self.rows, self.fields, self.kind = records, None, Message
 
     def message(self, index: int) -> Message:
         """Make the message of a record.
@@ -65,17 +79,17 @@ class Chunk:
         """
         if self.decode is None:
             return self.raw_message(index)
-        message = DecodedMessage()
+        message = DecodedMessage() if self.fields is None else DecodedClientMessage()
         message._key, message._value = self.decode(index)
-        message._record = self.records[index]
+        message._record = self.rows[index]
         message._chunk = self
         message._index = index
         return message
 
     def raw_message(self, index: int) -> Message:
         """Make the message of a record with its key and value as bytes."""
-        message = Message()
-        message._record = self.records[index]
+        message = self.kind()
+        message._record = self.rows[index]
         message._chunk = self
         message._index = index
         return message
@@ -271,6 +285,62 @@ class DecodedMessage(Message):
         return self._value
 
 
+class ClientMessage(Message):
+    """A message whose record only the client's own functions can read."""
+
+    __slots__ = ()
+
+    _record: Any
+
+    @property
+    def _fields(self) -> RecordFields:
+        fields = self._chunk.fields
+        assert fields is not None  # or it would be another kind of message
+        return fields
+
+    @property
+    def topic(self) -> str:
+        """Name of the topic."""
+        return self._chunk.assignment.tp.topic
+
+    @property
+    def partition(self) -> int:
+        """Number of the partition."""
+        return self._chunk.assignment.tp.partition
+
+    @property
+    def offset(self) -> int:
+        """Offset of the record in its partition."""
+        return self._fields.offset(self._record)
+
+    @property
+    def key(self) -> Any:
+        """The key: bytes or None."""
+        return self._chunk.fields.key(self._record)  # type: ignore[union-attr]  # speed
+
+    @property
+    def value(self) -> Any:
+        """The value: bytes or None."""
+        return self._chunk.fields.value(self._record)  # type: ignore[union-attr]  # speed
+
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes | None]]:
+        """Headers in the order of the producer; a name may occur twice."""
+        return self._fields.headers(self._record)
+
+    @property
+    def timestamp(self) -> float | None:
+        """Seconds since the epoch, as the producer or the broker stamped it; None if neither."""
+        milliseconds = self._fields.timestamp(self._record)
+        return None if milliseconds < 0 else milliseconds / 1000
+
+
+class DecodedClientMessage(DecodedMessage, ClientMessage):
+    """Such a message of a stream with deserializers."""
+
+    __slots__ = ()
+
+
 Segment = tuple[Chunk, int, int]
 """The records from one index up to another of a chunk."""
 
@@ -320,10 +390,10 @@ class MessageBatch(Sequence[Message]):
             return
         for chunk, start, stop in self._segments:
             if chunk.decode is None:
-                records = chunk.records
+                rows, kind = chunk.rows, chunk.kind
                 for index in range(start, stop):
-                    message = Message()
-                    message._record = records[index]
+                    message = kind()
+                    message._record = rows[index]
                     message._chunk = chunk
                     message._index = index
                     yield message

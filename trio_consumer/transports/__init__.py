@@ -3,8 +3,9 @@
 A transport is named by a URL, or made here and passed to
 :func:`trio_consumer.open_consumer`: :class:`KafkaTransport` for a Kafka
 cluster, :class:`~trio_consumer.testing.MemoryBroker` for a broker inside the
-process.  :class:`Transport` and :class:`Session` are what another one has to
-implement.
+process, ``trio_consumer.transports.confluent.ConfluentTransport`` for a cluster
+through librdkafka (the extra ``confluent``).  :class:`Transport` and
+:class:`Session` are what another one has to implement.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from urllib.parse import urlsplit
 
 from .._errors import ConfigurationError
 from .base import (
+    ClientRecords,
     OutgoingRecord,
     PolledBatch,
     ProducerSettings,
     RebalanceListener,
     Record,
+    RecordFields,
     Session,
     SessionSettings,
     TransactionalProducer,
@@ -26,12 +29,14 @@ from .base import (
 )
 
 __all__ = [
+    "ClientRecords",
     "KafkaTransport",
     "OutgoingRecord",
     "PolledBatch",
     "ProducerSettings",
     "RebalanceListener",
     "Record",
+    "RecordFields",
     "Session",
     "SessionSettings",
     "TransactionalProducer",
@@ -42,7 +47,7 @@ __all__ = [
 
 from .kafka import KafkaTransport
 
-EXAMPLES = "'kafka://host:9092,host:9092' or 'memory://name'"
+EXAMPLES = "'kafka://host:9092,host:9092', 'confluent://host:9092' or 'memory://name'"
 
 
 def resolve(transport: str | Transport) -> Transport:
@@ -74,8 +79,23 @@ def resolve(transport: str | Transport) -> Transport:
         raise ConfigurationError(f"{transport!r} names no address: write {EXAMPLES}")
     if scheme == "kafka":
         return KafkaTransport(parts.netloc)
+    if scheme == "confluent":
+        return _confluent(parts.netloc)
     if scheme == "memory":
         from .memory import MemoryBroker
 
         return MemoryBroker.named(parts.netloc)
     raise ConfigurationError(f"unknown scheme {scheme!r} in {transport!r}: write {EXAMPLES}")
+
+
+def _confluent(brokers: str) -> Transport:
+    try:
+        from .confluent import ConfluentTransport
+    except ModuleNotFoundError as exc:
+        if exc.name is None or exc.name.partition(".")[0] != "confluent_kafka":
+            raise
+        raise ConfigurationError(
+            f"confluent://{brokers} needs the package confluent-kafka, which is not installed:"
+            " pip install 'trio_consumer[confluent]'"
+        ) from exc
+    return ConfluentTransport(brokers)
