@@ -7,8 +7,8 @@ import time
 from collections import Counter
 from typing import Any
 
+import anyio
 import pytest
-import trio
 
 from trio_consumer import TP, CommitFailedError, Message, OffsetAndMetadata
 
@@ -94,7 +94,7 @@ def test_subset_of_partitions_that_are_not_there_is_no_error(
         ):
             await take(everything, 6)
             got: list[Message] = []
-            with trio.move_on_after(0.5):
+            with anyio.move_on_after(0.5):
                 async for message in part:
                     got.append(message)
             assert [(m.partition, m.offset) for m in got] == [
@@ -124,7 +124,7 @@ def test_streams_come_and_go_while_messages_flow(backend: Backend) -> None:
         async with (
             backend.consumer(group, commit_interval=0.1) as consumer,
             consumer.stream(topic, value_deserializer=json.loads) as stays,
-            trio.open_nursery() as nursery,
+            anyio.create_task_group() as nursery,
         ):
 
             async def read() -> None:
