@@ -12,6 +12,7 @@ import itertools
 import selectors
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Any, Protocol
 
 import anyio
@@ -20,9 +21,10 @@ import trio
 from confluent_kafka import Producer
 from trio.testing import MockClock
 
-from trio_consumer import TP, Consumer, open_consumer
+from trio_consumer import TP, Consumer, OffsetAndMetadata, open_consumer
 from trio_consumer.anyio import open_consumer as open_with_anyio
 from trio_consumer.anyio.engine import Engine
+from trio_consumer.anyio.faces import AsyncioConsumer
 from trio_consumer.testing import MemoryBroker
 
 from ..kafka.cluster import Cluster
@@ -75,8 +77,26 @@ class Backend(Protocol):
     async def expel(self, consumer: Consumer) -> None:
         """Remove a member from its group; it learns of it with its next request."""
 
+    async def commit(self, consumer: Consumer, offsets: dict[TP, OffsetAndMetadata]) -> None:
+        """Have the session of a consumer commit something, past its accounts."""
+
     def consumer(self, group: str, **options: Any) -> AbstractAsyncContextManager[Consumer]:
         """Open a consumer with timeouts that suit a test."""
+
+
+class OnTrio:
+    """The case is a Trio program."""
+
+    async def commit(self, consumer: Consumer, offsets: dict[TP, OffsetAndMetadata]) -> None:
+        await consumer._session.commit(offsets)
+
+
+class OnAsyncio:
+    """The case is an asyncio program."""
+
+    async def commit(self, consumer: Consumer, offsets: dict[TP, OffsetAndMetadata]) -> None:
+        assert isinstance(consumer, AsyncioConsumer)
+        await consumer._engine.run(partial(consumer._session.commit, offsets))
 
 
 def new_group() -> str:
@@ -84,7 +104,7 @@ def new_group() -> str:
     return f"group-{next(_serial)}"
 
 
-class MemoryBackend:
+class MemoryBackend(OnTrio):
     """The memory broker under a virtual clock."""
 
     name = "memory"
@@ -150,7 +170,7 @@ class MemoryBackend:
         return self.open(self.broker, group=group, **options)
 
 
-class KafkaBackend:
+class KafkaBackend(OnTrio):
     """A real Kafka on the real clock."""
 
     name = "kafka"
@@ -237,7 +257,7 @@ class KafkaBackend:
         return self.open(url, group=group, client_options=client, **options)
 
 
-class AsyncioMemoryBackend(MemoryBackend):
+class AsyncioMemoryBackend(OnAsyncio, MemoryBackend):
     """The memory broker, and the case a program of asyncio.
 
     No clock can jump here, because neither event loop sees that the other one is
@@ -262,7 +282,7 @@ class AsyncioMemoryBackend(MemoryBackend):
             loop.close()
 
 
-class AsyncioKafkaBackend(KafkaBackend):
+class AsyncioKafkaBackend(OnAsyncio, KafkaBackend):
     """A real Kafka, and the case a program of asyncio."""
 
     open = staticmethod(open_with_anyio)

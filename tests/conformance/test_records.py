@@ -163,12 +163,11 @@ def test_largest_metadata_is_stored_and_larger_is_refused_for_good(backend: Back
         await backend.produce(topic, numbered(3))
         async with backend.consumer(group) as consumer, consumer.stream(topic) as stream:
             await take(stream, 3)
-            session = consumer._session
-            await session.commit({tp: OffsetAndMetadata(1, "x" * 4096)})
+            await backend.commit(consumer, {tp: OffsetAndMetadata(1, "x" * 4096)})
             stored = await consumer.committed()
             assert stored[tp] == OffsetAndMetadata(1, "x" * 4096)
             with pytest.raises(CommitFailedError) as caught:
-                await session.commit({tp: OffsetAndMetadata(2, "x" * 4097)})
+                await backend.commit(consumer, {tp: OffsetAndMetadata(2, "x" * 4097)})
             assert (caught.value.retriable, caught.value.stale) == (False, False)
             assert caught.value.offsets == {tp: OffsetAndMetadata(2, "x" * 4097)}
             assert await backend.committed(group, tp) == 1
