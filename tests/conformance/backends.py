@@ -7,16 +7,24 @@ not from the library under test.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import selectors
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Any, Protocol
 
+import anyio
+import anyio.to_thread
 import trio
 from confluent_kafka import Producer
 from trio.testing import MockClock
 
-from trio_consumer import TP, Consumer, open_consumer
+from trio_consumer import TP, Consumer, OffsetAndMetadata, open_consumer
+from trio_consumer.anyio import open_consumer as open_with_anyio
+from trio_consumer.anyio.engine import Engine
+from trio_consumer.anyio.faces import AsyncioConsumer
 from trio_consumer.testing import MemoryBroker
 from trio_consumer.transports.confluent import ConfluentTransport
 
@@ -70,8 +78,26 @@ class Backend(Protocol):
     async def expel(self, consumer: Consumer) -> None:
         """Remove a member from its group; it learns of it with its next request."""
 
+    async def commit(self, consumer: Consumer, offsets: dict[TP, OffsetAndMetadata]) -> None:
+        """Have the session of a consumer commit something, past its accounts."""
+
     def consumer(self, group: str, **options: Any) -> AbstractAsyncContextManager[Consumer]:
         """Open a consumer with timeouts that suit a test."""
+
+
+class OnTrio:
+    """The case is a Trio program."""
+
+    async def commit(self, consumer: Consumer, offsets: dict[TP, OffsetAndMetadata]) -> None:
+        await consumer._session.commit(offsets)
+
+
+class OnAsyncio:
+    """The case is an asyncio program."""
+
+    async def commit(self, consumer: Consumer, offsets: dict[TP, OffsetAndMetadata]) -> None:
+        assert isinstance(consumer, AsyncioConsumer)
+        await consumer._engine.run(partial(consumer._session.commit, offsets))
 
 
 def new_group() -> str:
@@ -79,10 +105,11 @@ def new_group() -> str:
     return f"group-{next(_serial)}"
 
 
-class MemoryBackend:
+class MemoryBackend(OnTrio):
     """The memory broker under a virtual clock."""
 
     name = "memory"
+    open = staticmethod(open_consumer)
 
     def __init__(self) -> None:
         self.broker = MemoryBroker(seed=1, latency=0.001)
@@ -141,13 +168,14 @@ class MemoryBackend:
         self.broker.expire(consumer.group_metadata.member_id)
 
     def consumer(self, group: str, **options: Any) -> AbstractAsyncContextManager[Consumer]:
-        return open_consumer(self.broker, group=group, **options)
+        return self.open(self.broker, group=group, **options)
 
 
-class KafkaBackend:
+class KafkaBackend(OnTrio):
     """A real Kafka on the real clock."""
 
     name = "kafka"
+    open = staticmethod(open_consumer)
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
@@ -161,11 +189,11 @@ class KafkaBackend:
 
     async def topic(self, partitions: int = 1, prefix: str = "topic") -> str:
         name = f"conformance-{prefix}-{next(_serial)}"
-        await trio.to_thread.run_sync(self.cluster.create_topic, name, partitions)
+        await anyio.to_thread.run_sync(self.cluster.create_topic, name, partitions)
         return name
 
     async def produce(self, topic: str, values: Sequence[Value], partition: int = 0) -> None:
-        await trio.to_thread.run_sync(self._produce, topic, values, partition, None)
+        await anyio.to_thread.run_sync(self._produce, topic, values, partition, None)
 
     async def produce_record(self, topic: str, **fields: Any) -> None:
         def produce() -> None:
@@ -173,12 +201,12 @@ class KafkaBackend:
             producer.produce(topic, partition=0, **fields)
             producer.flush(30)
 
-        await trio.to_thread.run_sync(produce)
+        await anyio.to_thread.run_sync(produce)
 
     async def produce_transaction(
         self, topic: str, values: Sequence[Value], partition: int = 0, *, commit: bool = True
     ) -> None:
-        await trio.to_thread.run_sync(self._produce, topic, values, partition, commit)
+        await anyio.to_thread.run_sync(self._produce, topic, values, partition, commit)
 
     def _produce(
         self, topic: str, values: Sequence[Value], partition: int, commit: bool | None
@@ -200,34 +228,34 @@ class KafkaBackend:
             producer.abort_transaction(30)
 
     async def committed(self, group: str, tp: TP) -> int | None:
-        stored = await trio.to_thread.run_sync(self.cluster.group_offsets, group)
+        stored = await anyio.to_thread.run_sync(self.cluster.group_offsets, group)
         found = stored.get((tp.topic, tp.partition))
         return None if found is None else found[0]
 
     async def end(self, tp: TP) -> int:
-        ends = await trio.to_thread.run_sync(self.cluster.end_offsets, tp.topic)
+        ends = await anyio.to_thread.run_sync(self.cluster.end_offsets, tp.topic)
         return ends[tp.partition]
 
     async def set_committed(self, group: str, tp: TP, offset: int) -> None:
-        await trio.to_thread.run_sync(self.cluster.commit_for, group, *tp, offset)
+        await anyio.to_thread.run_sync(self.cluster.commit_for, group, *tp, offset)
 
     async def delete_records(self, tp: TP, before: int) -> None:
-        await trio.to_thread.run_sync(self.cluster.delete_records, *tp, before)
+        await anyio.to_thread.run_sync(self.cluster.delete_records, *tp, before)
 
     async def delete_topic(self, topic: str) -> None:
-        await trio.to_thread.run_sync(self.cluster.delete_topic, topic)
+        await anyio.to_thread.run_sync(self.cluster.delete_topic, topic)
 
     async def create_again(self, topic: str, partitions: int = 1) -> None:
-        await trio.to_thread.run_sync(self.cluster.create_topic, topic, partitions)
+        await anyio.to_thread.run_sync(self.cluster.create_topic, topic, partitions)
 
     async def expel(self, consumer: Consumer) -> None:
         now = consumer.group_metadata
-        await trio.to_thread.run_sync(self.cluster.expel, now.group, now.member_id)
+        await anyio.to_thread.run_sync(self.cluster.expel, now.group, now.member_id)
 
     def consumer(self, group: str, **options: Any) -> AbstractAsyncContextManager[Consumer]:
         client = {"heartbeat_interval_ms": 300, **options.pop("client_options", {})}
         url = f"kafka://{self.cluster.bootstrap}"
-        return open_consumer(url, group=group, client_options=client, **options)
+        return self.open(url, group=group, client_options=client, **options)
 
 
 class ConfluentBackend(KafkaBackend):
@@ -256,3 +284,62 @@ class ConfluentBackend(KafkaBackend):
 
 DOTTED = {"metadata_max_age_ms": "topic.metadata.refresh.interval.ms"}
 """What kafka-python and librdkafka call differently."""
+
+
+class AsyncioMemoryBackend(OnAsyncio, MemoryBackend):
+    """The memory broker, and the case a program of asyncio.
+
+    No clock can jump here, because neither event loop sees that the other one is
+    busy; time runs faster for both instead.
+    """
+
+    open = staticmethod(open_with_anyio)
+
+    def run(self, main: Callable[[], Awaitable[object]]) -> None:
+        async def limited() -> None:
+            with anyio.fail_after(60 * SPEED):
+                await main()
+
+        factory = Engine.new_clock
+        Engine.new_clock = staticmethod(lambda: MockClock(rate=SPEED))
+        loop = FastLoop()
+        try:
+            loop.run_until_complete(limited())
+            loop.run_until_complete(loop.shutdown_default_executor())
+        finally:
+            Engine.new_clock = staticmethod(factory)
+            loop.close()
+
+
+class AsyncioKafkaBackend(OnAsyncio, KafkaBackend):
+    """A real Kafka, and the case a program of asyncio."""
+
+    open = staticmethod(open_with_anyio)
+
+    def run(self, main: Callable[[], Awaitable[object]]) -> None:
+        async def limited() -> None:
+            with anyio.fail_after(90):
+                await main()
+
+        anyio.run(limited, backend="asyncio")
+
+
+SPEED = 10
+"""Seconds of a case on asyncio that pass in a real one."""
+
+
+class FastSelector(selectors.DefaultSelector):
+    """Waits for a part of the time that it is told."""
+
+    def select(self, timeout: float | None = None) -> Any:
+        return super().select(timeout / SPEED if timeout else timeout)
+
+
+class FastLoop(asyncio.SelectorEventLoop):
+    """An event loop whose time runs faster."""
+
+    def __init__(self) -> None:
+        super().__init__(FastSelector())
+
+    def time(self) -> float:
+        return super().time() * SPEED

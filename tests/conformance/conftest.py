@@ -1,10 +1,19 @@
-"""Runs each case on the memory broker, and with the marker ``kafka`` on a real one."""
+"""Runs each case on the memory broker and (marker ``kafka``) a real one, on Trio and asyncio."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from .backends import Backend, ConfluentBackend, KafkaBackend, MemoryBackend
+from .backends import (
+    AsyncioKafkaBackend,
+    AsyncioMemoryBackend,
+    Backend,
+    ConfluentBackend,
+    KafkaBackend,
+    MemoryBackend,
+)
 
 CONFLUENT_CANNOT = {
     "test_partitions_that_stay_flow_while_others_are_handed_over": "librdkafka pauses everything"
@@ -28,16 +37,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
 
 
+BACKENDS = {
+    "memory": MemoryBackend,
+    "memory-asyncio": AsyncioMemoryBackend,
+    "kafka": KafkaBackend,
+    "kafka-asyncio": AsyncioKafkaBackend,
+    "confluent": ConfluentBackend,
+}
+
+
 @pytest.fixture(
     params=[
-        "memory",
-        pytest.param("kafka", marks=pytest.mark.kafka),
-        pytest.param("confluent", marks=pytest.mark.kafka),
+        pytest.param(name, marks=() if name.startswith("memory") else pytest.mark.kafka)
+        for name in BACKENDS
     ]
 )
 def backend(request: pytest.FixtureRequest) -> Backend:
-    """The broker to test against."""
-    if request.param == "memory":
-        return MemoryBackend()
-    kind = KafkaBackend if request.param == "kafka" else ConfluentBackend
+    """The broker to test against, the client to do it with, and the event loop of the case."""
+    kind: Any = BACKENDS[request.param]
+    if request.param.startswith("memory"):
+        return kind()
     return kind(request.getfixturevalue("kafka_cluster"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import trio
+import anyio
 
 from trio_consumer import TP, Message, Stream
 
@@ -27,13 +27,13 @@ async def take(stream: Stream, count: int) -> list[Message]:
 
 
 async def until_committed(backend: Backend, group: str, tp: TP, offset: int | None) -> None:
-    with trio.fail_after(30):
+    with anyio.fail_after(30):
         while await backend.committed(group, tp) != offset:
-            await trio.sleep(0.05)
+            await anyio.sleep(0.05)
 
 
 async def wait_for(condition: Callable[[], bool]) -> None:
     """Wait until something holds, with more patience than it should take."""
-    with trio.fail_after(20):
+    with anyio.fail_after(20):
         while not condition():
-            await trio.sleep(0.02)
+            await anyio.sleep(0.02)

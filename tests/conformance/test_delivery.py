@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import anyio
+import anyio.lowlevel
 import pytest
-import trio
 
 from trio_consumer import (
     TP,
@@ -141,12 +142,12 @@ def test_cancelled_program_loses_nothing(backend: Backend) -> None:
     async def main() -> None:
         topic, group = await backend.topic(), new_group()
         await backend.produce(topic, numbered(100))
-        with trio.CancelScope() as scope:
+        with anyio.CancelScope() as scope:
             async with backend.consumer(group) as consumer, consumer.stream(topic) as stream:
                 async for message in stream:
                     if message.offset == 42:
                         scope.cancel()
-                    await trio.lowlevel.checkpoint()
+                    await anyio.lowlevel.checkpoint()
         assert scope.cancelled_caught
         assert await backend.committed(group, TP(topic, 0)) == 42
         async with backend.consumer(group) as consumer, consumer.stream(topic) as stream:
@@ -170,9 +171,9 @@ def test_commit_reaches_the_end_behind_a_transaction_marker(backend: Backend) ->
             consumer.stream(topic) as stream,
         ):
             messages = await take(stream, 5)
-            with trio.fail_after(20):
+            with anyio.fail_after(20):
                 while consumer.position(tp) != end:
-                    await trio.sleep(0.05)
+                    await anyio.sleep(0.05)
         assert [m.value for m in messages] == numbered(5)
         assert await backend.committed(group, tp) == end > messages[-1].offset + 1
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import trio
+import anyio
 
 from trio_consumer import (
     TP,
@@ -57,21 +57,21 @@ def test_stopped_flow_hands_out_nothing(backend: Backend) -> None:
             async def work() -> None:
                 async for message in stream:
                     seen.append(message.offset)
-                    await trio.sleep(0.002)
+                    await anyio.sleep(0.002)
 
-            async with trio.open_nursery() as nursery:
+            async with anyio.create_task_group() as nursery:
                 nursery.start_soon(work)
                 while len(seen) < 10:
-                    await trio.sleep(0.002)
+                    await anyio.sleep(0.002)
                 consumer.stop_flow()
-                await trio.sleep(0.01)
+                await anyio.sleep(0.01)
                 stopped_at = len(seen)
-                await trio.sleep(0.5)
+                await anyio.sleep(0.5)
                 assert len(seen) == stopped_at < 500
                 consumer.resume_flow()
-                with trio.fail_after(30):
+                with anyio.fail_after(30):
                     while len(seen) < 500:
-                        await trio.sleep(0.01)
+                        await anyio.sleep(0.01)
                 consumer.close()
         assert seen == list(range(500))
         assert await backend.committed(group, TP(topic, 0)) == 500
@@ -88,11 +88,11 @@ def test_wait_empty_returns_when_everything_is_finished_and_committed(backend: B
         async with (
             backend.consumer(group, commit_interval=1000.0) as consumer,
             consumer.stream(topic, ack="manual") as stream,
-            trio.open_nursery() as nursery,
+            anyio.create_task_group() as nursery,
         ):
 
             async def handle(message: Message) -> None:
-                await trio.sleep(0.01 * (20 - message.offset))
+                await anyio.sleep(0.01 * (20 - message.offset))
                 message.ack()
 
             for _ in range(20):

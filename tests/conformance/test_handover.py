@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import anyio
 import pytest
-import trio
 
 from trio_consumer import TP, Message
 
@@ -42,7 +42,7 @@ def test_partitions_that_stay_flow_while_others_are_handed_over(backend: Backend
                 await backend.produce(topic, numbered(20, 5), stays.partition)
                 messages = aiter(stream)
                 for offset in range(5, 25):
-                    with trio.fail_after(20):
+                    with anyio.fail_after(20):
                         message = await anext(messages)
                     assert (message.tp, message.offset) == (stays, offset)
                     message.ack()
@@ -121,7 +121,7 @@ def test_callback_that_outlasts_the_rebalance_costs_no_message(
             nonlocal slow
             if slow:
                 slow = False
-                await trio.sleep(4)
+                await anyio.sleep(4)
 
         async def work(name: str, **more: Any) -> None:
             async with (
@@ -131,10 +131,10 @@ def test_callback_that_outlasts_the_rebalance_costs_no_message(
                 consumer.stream(topic) as stream,
             ):
                 async for message in stream:
-                    await trio.sleep(0.02)
+                    await anyio.sleep(0.02)
                     done[message.partition, message.offset] += 1
 
-        async with trio.open_nursery() as nursery:
+        async with anyio.create_task_group() as nursery:
             nursery.start_soon(lambda: work("one", on_partitions_revoked=on_revoked))
             await wait_for(lambda: len(done) >= 5)
             nursery.start_soon(work, "two")
@@ -160,7 +160,7 @@ def test_callback_that_raises_ends_the_consumer_as_itself(backend: Backend, even
         got: list[Message] = []
 
         async def callback(tps: frozenset[TP]) -> None:
-            await trio.sleep(0.05)
+            await anyio.sleep(0.05)
             raise LookupError(event)
 
         options: dict[str, Any] = {f"on_partitions_{event}": callback}
@@ -173,7 +173,7 @@ def test_callback_that_raises_ends_the_consumer_as_itself(backend: Backend, even
                 if event == "lost":
                     await backend.expel(consumer)
                 async with backend.consumer(group, topics=[topic]):
-                    await trio.sleep_forever()
+                    await anyio.sleep_forever()
         # What was finished when the callback of a revocation raised had been committed.
         async with backend.consumer(group) as consumer, consumer.stream(topic) as stream:
             first = {"assigned": 0, "revoked": 2, "lost": 0}[event]
@@ -193,7 +193,7 @@ def test_no_message_comes_before_the_assigned_callback_has_returned(backend: Bac
             got: list[Message] = []
 
             async def callback(tps: frozenset[TP]) -> None:
-                await trio.sleep(0.05)
+                await anyio.sleep(0.05)
                 raise LookupError("assigned")
 
             with pytest.raises(LookupError):

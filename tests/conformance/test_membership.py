@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import anyio
 import pytest
-import trio
 
 from trio_consumer import TP, CommitFailedError, FencedError, Message
 
@@ -108,7 +108,7 @@ def test_ticker_survives_a_stale_generation(backend: Backend, strategy: str) -> 
             await wait_for(lambda: consumer.statistics().commit_failures > 0)
             # How much of the lost assignment is still handed out is a matter of time.
             seen: list[int] = []
-            with trio.fail_after(30):
+            with anyio.fail_after(30):
                 async for message in stream:
                     seen.append(message.offset)
                     if seen[-3:] == [2, 3, 4]:
@@ -164,7 +164,7 @@ def test_second_member_of_a_name_fences_the_first(backend: Backend, busy: bool) 
         topic, group = await backend.topic(), new_group()
         await backend.produce(topic, numbered(5))
         options = {"group_instance_id": f"{group}-both", "session_timeout_ms": 30_000}
-        fenced = trio.Event()
+        fenced = anyio.Event()
         in_hand: list[Message] = []
 
         async def first() -> None:
@@ -181,10 +181,10 @@ def test_second_member_of_a_name_fences_the_first(backend: Backend, busy: bool) 
                     async for message in stream:
                         in_hand.append(message)
                         if busy:
-                            await trio.sleep(0.3)
+                            await anyio.sleep(0.3)
             fenced.set()
 
-        async with trio.open_nursery() as nursery:
+        async with anyio.create_task_group() as nursery:
             nursery.start_soon(first)
             await wait_for(lambda: bool(in_hand))
             async with (
@@ -193,7 +193,7 @@ def test_second_member_of_a_name_fences_the_first(backend: Backend, busy: bool) 
             ):
                 got = await take(stream, 5)
                 assert [message.offset for message in got] == list(range(5))
-                with trio.fail_after(20):
+                with anyio.fail_after(20):
                     await fenced.wait()
         assert not any(message.ack() for message in in_hand)
         assert await backend.committed(group, TP(topic, 0)) == 5

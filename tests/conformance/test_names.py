@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import trio
+import anyio
 
 from trio_consumer import TP, Activity, Livelock, Message, Symptom
 
@@ -28,13 +28,13 @@ def test_wait_for_stopped_flow_truly_waits(backend: Backend) -> None:
                 for message in await take(stream, 150):
                     got.append((message.partition, message.offset))
                 consumer.stop_flow()
-                with trio.fail_after(10):
+                with anyio.fail_after(10):
                     await consumer.wait_for_stopped_flow()
                 assert Activity.FETCHING not in consumer.diag.flags
                 # Where reading begins may still be found out, which is no record.
                 before = {tp: consumer.position(tp) or 0 for tp in consumer.assignment}
                 buffered = stream.buffered
-                await trio.sleep(0.3)
+                await anyio.sleep(0.3)
                 assert before == {tp: consumer.position(tp) or 0 for tp in consumer.assignment}
                 assert buffered == stream.buffered, f"round {rounds}"
                 consumer.resume_flow()
@@ -55,7 +55,7 @@ def test_getmany_and_a_message_given_back(backend: Backend) -> None:
         await backend.produce(topic, numbered(200))
         async with backend.consumer(group, topics=[topic]) as consumer:
             seen: list[int] = []
-            with trio.fail_after(30):
+            with anyio.fail_after(30):
                 while len(seen) < 201:
                     async for tp, message in consumer.getmany(1.0):
                         assert tp == TP(topic, 0)
@@ -79,7 +79,7 @@ def test_callback_instead_of_streams(backend: Backend) -> None:
     async def main() -> None:
         topic, group = await backend.topic(), new_group()
         await backend.produce(topic, numbered(50))
-        done = trio.Event()
+        done = anyio.Event()
         seen: list[int] = []
 
         async def handle(message: Message) -> None:
@@ -90,7 +90,7 @@ def test_callback_instead_of_streams(backend: Backend) -> None:
                 done.set()
 
         async with backend.consumer(group, topics=[topic], callback=handle, drain_timeout=0):
-            with trio.fail_after(30):
+            with anyio.fail_after(30):
                 await done.wait()
         assert seen == list(range(50))
         assert await backend.committed(group, TP(topic, 0)) == 40
@@ -191,7 +191,7 @@ def test_stream_that_hangs_at_the_end_is_told_with_its_task(backend: Backend) ->
         async def charge() -> None:
             async for message in stream:
                 if message.offset == 3:
-                    await trio.sleep_forever()
+                    await anyio.sleep_forever()
 
         async with (
             backend.consumer(
@@ -202,14 +202,14 @@ def test_stream_that_hangs_at_the_end_is_told_with_its_task(backend: Backend) ->
                 drain_timeout=0,
             ) as consumer,
             consumer.stream(topic) as stream,
-            trio.open_nursery() as nursery,
+            anyio.create_task_group() as nursery,
         ):
             nursery.start_soon(charge, name="charge-worker")
-            with trio.fail_after(30):
+            with anyio.fail_after(30):
                 while not alarms:
-                    await trio.sleep(0.1)
+                    await anyio.sleep(0.1)
             # The partition without a message makes no alarm, nor does a second look.
-            await trio.sleep(3)
+            await anyio.sleep(3)
             (alarm,) = alarms
             assert (alarm.tp, alarm.symptom) == (TP(topic, 0), Symptom.NOT_FINISHED)
             assert (alarm.position, alarm.committed, alarm.end) == (5, 3, 5)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from contextlib import AbstractAsyncContextManager
 
+import anyio
+import anyio.abc
 import pytest
-import trio
 
 from trio_consumer import TP, Consumer, Message, Stream
 
@@ -26,7 +27,7 @@ class Journal:
     async def handle(self, message: Message, seconds: float) -> None:
         place = (message.partition, message.offset)
         self.started[place] += 1
-        await trio.sleep(seconds)
+        await anyio.sleep(seconds)
         self.finished[place] += 1
 
 
@@ -38,7 +39,7 @@ async def consume(
     seconds: float,
     strategy: str,
     *,
-    task_status: trio.TaskStatus[Consumer] = trio.TASK_STATUS_IGNORED,
+    task_status: anyio.abc.TaskStatus[Consumer] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
     """One member, until it is told to stop by ``consumer.close()``."""
     options = {"partition_assignment_strategy": strategy, "max_poll_records": 20}
@@ -61,7 +62,7 @@ def test_members_joining_and_leaving_lose_and_double_nothing(
         topic, group, journal = await backend.topic(4), new_group(), Journal()
         for partition in range(4):
             await backend.produce(topic, numbered(150), partition)
-        async with trio.open_nursery() as nursery:
+        async with anyio.create_task_group() as nursery:
 
             async def join() -> Consumer:
                 return await nursery.start(  # type: ignore[no-any-return]
@@ -112,7 +113,7 @@ def test_revocation_waits_for_messages_in_hand_and_commits_them(
                 on_partitions_revoked=on_revoked,
             ) as first,
             first.stream(topic, ack="manual") as stream,
-            trio.open_nursery() as nursery,
+            anyio.create_task_group() as nursery,
         ):
             in_hand: list[Message] = []
             async for message in stream:
@@ -122,7 +123,7 @@ def test_revocation_waits_for_messages_in_hand_and_commits_them(
             handed = Counter(m.partition for m in in_hand)
 
             async def finish_slowly() -> None:
-                await trio.sleep(1.0)
+                await anyio.sleep(1.0)
                 for message in in_hand:
                     message.ack()
 
@@ -163,7 +164,7 @@ def test_late_acknowledgement_changes_nothing_for_the_next_owner(backend: Backen
             async with (
                 backend.consumer(group) as second,
                 second.stream(topic, ack="manual") as other,
-                trio.open_nursery() as nursery,
+                anyio.create_task_group() as nursery,
             ):
 
                 async def collect(each: Stream) -> None:
@@ -200,7 +201,7 @@ def test_member_that_leaves_while_it_joins_commits_first(backend: Backend) -> No
         async with (
             member() as holding,
             holding.stream(topic, ack="manual") as stream,
-            trio.open_nursery() as nursery,
+            anyio.create_task_group() as nursery,
         ):
             async with member() as leaving, leaving.stream(topic) as other:
                 await wait_for(lambda: len(holding.assignment) == len(leaving.assignment) == 3)
@@ -210,10 +211,10 @@ def test_member_that_leaves_while_it_joins_commits_first(backend: Backend) -> No
                 # One has to give up a partition and waits for what is in hand of it;
                 # the other has given up one and waits for the first to join.
                 await wait_for(lambda: len(leaving.assignment) == 2)
-                await trio.sleep(0.5)
+                await anyio.sleep(0.5)
 
                 async def finish_later() -> None:
-                    await trio.sleep(1.0)
+                    await anyio.sleep(1.0)
                     for message in in_hand:
                         message.ack()
 
@@ -228,10 +229,10 @@ def test_member_that_leaves_while_it_joins_commits_first(backend: Backend) -> No
 async def enter(
     member: AbstractAsyncContextManager[Consumer],
     *,
-    task_status: trio.TaskStatus[trio.Event] = trio.TASK_STATUS_IGNORED,
+    task_status: anyio.abc.TaskStatus[anyio.Event] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
     """Be a member until the event is set."""
-    leave = trio.Event()
+    leave = anyio.Event()
     async with member:
         task_status.started(leave)
         await leave.wait()

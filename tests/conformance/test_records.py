@@ -7,8 +7,8 @@ import time
 from collections import Counter
 from typing import Any
 
+import anyio
 import pytest
-import trio
 
 from trio_consumer import TP, CommitFailedError, Message, OffsetAndMetadata
 
@@ -94,7 +94,7 @@ def test_subset_of_partitions_that_are_not_there_is_no_error(
         ):
             await take(everything, 6)
             got: list[Message] = []
-            with trio.move_on_after(0.5):
+            with anyio.move_on_after(0.5):
                 async for message in part:
                     got.append(message)
             assert [(m.partition, m.offset) for m in got] == [
@@ -124,7 +124,7 @@ def test_streams_come_and_go_while_messages_flow(backend: Backend) -> None:
         async with (
             backend.consumer(group, commit_interval=0.1) as consumer,
             consumer.stream(topic, value_deserializer=json.loads) as stays,
-            trio.open_nursery() as nursery,
+            anyio.create_task_group() as nursery,
         ):
 
             async def read() -> None:
@@ -163,12 +163,11 @@ def test_largest_metadata_is_stored_and_larger_is_refused_for_good(backend: Back
         await backend.produce(topic, numbered(3))
         async with backend.consumer(group) as consumer, consumer.stream(topic) as stream:
             await take(stream, 3)
-            session = consumer._session
-            await session.commit({tp: OffsetAndMetadata(1, "x" * 4096)})
+            await backend.commit(consumer, {tp: OffsetAndMetadata(1, "x" * 4096)})
             stored = await consumer.committed()
             assert stored[tp] == OffsetAndMetadata(1, "x" * 4096)
             with pytest.raises(CommitFailedError) as caught:
-                await session.commit({tp: OffsetAndMetadata(2, "x" * 4097)})
+                await backend.commit(consumer, {tp: OffsetAndMetadata(2, "x" * 4097)})
             assert (caught.value.retriable, caught.value.stale) == (False, False)
             assert caught.value.offsets == {tp: OffsetAndMetadata(2, "x" * 4097)}
             assert await backend.committed(group, tp) == 1

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import anyio
 import pytest
-import trio
 
 from trio_consumer import TP, Message, OffsetOutOfRangeError
 
@@ -31,7 +31,7 @@ def test_committed_offset_that_is_not_in_the_log_any_more_is_reset(
         async with (
             backend.consumer(group, auto_offset_reset=policy, commit_interval=0.2) as consumer,
             consumer.stream(topic) as stream,
-            trio.open_nursery() as nursery,
+            anyio.create_task_group() as nursery,
         ):
             got: list[Message] = []
 
@@ -258,7 +258,7 @@ def test_deleted_topic_of_a_pattern_leaves_the_subscription(backend: Backend) ->
                 async for _ in stream:
                     pass
 
-            async with trio.open_nursery() as nursery:
+            async with anyio.create_task_group() as nursery:
                 nursery.start_soon(until_gone)
                 await wait_for(lambda: consumer.assignment == {TP(two, 0)})
                 nursery.cancel_scope.cancel()

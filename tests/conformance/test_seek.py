@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from random import Random
 
+import anyio
 import pytest
-import trio
 
 from trio_consumer import (
     TP,
@@ -28,7 +28,7 @@ def test_reset_latest_starts_at_the_end(backend: Backend) -> None:
         async with (
             backend.consumer(group, auto_offset_reset="latest") as consumer,
             consumer.stream(topic) as stream,
-            trio.open_nursery() as nursery,
+            anyio.create_task_group() as nursery,
         ):
             got: list[Message] = []
 
@@ -36,9 +36,9 @@ def test_reset_latest_starts_at_the_end(backend: Backend) -> None:
                 got.extend(await take(stream, 5))
 
             nursery.start_soon(drain)
-            with trio.fail_after(30):
+            with anyio.fail_after(30):
                 while not consumer.assignment or consumer.position(TP(topic, 0)) is None:
-                    await trio.sleep(0.05)
+                    await anyio.sleep(0.05)
             await backend.produce(topic, numbered(5, 10))
         assert [m.offset for m in got] == list(range(10, 15))
         assert await backend.committed(group, TP(topic, 0)) == 15
@@ -144,7 +144,7 @@ def test_paused_partition_can_be_sought(backend: Backend) -> None:
             await take(stream, 5)
             consumer.pause_partitions([tp])
             await consumer.seek(tp, 20)
-            with trio.move_on_after(0.7) as scope:
+            with anyio.move_on_after(0.7) as scope:
                 await take(stream, 1)
             assert scope.cancelled_caught
             consumer.resume_partitions([tp])
@@ -248,7 +248,7 @@ def test_many_seeks_deliver_all_after_the_last_one_exactly_once(backend: Backend
                     assert message.offset == expected[message.tp], f"seed {seed}, seek {number}"
                     expected[message.tp] += 1
                 if chance.random() < 0.1:
-                    await trio.sleep(chance.random() * 0.05)
+                    await anyio.sleep(chance.random() * 0.05)
                 tp = chance.choice(tps)
                 offset = chance.choice([0, chance.randrange(400), chance.randrange(400)])
                 await consumer.seek(tp, offset)
@@ -258,7 +258,7 @@ def test_many_seeks_deliver_all_after_the_last_one_exactly_once(backend: Backend
                 assert message.offset == expected[message.tp], f"seed {seed}, at the end"
                 expected[message.tp] += 1
             message.ack()
-            with trio.move_on_after(0.3):
+            with anyio.move_on_after(0.3):
                 extra = await anext(messages)
                 pytest.fail(f"seed {seed}: {extra} came twice")
         for tp in tps:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 
+import anyio
 import pytest
-import trio
 
 from trio_consumer import (
     TP,
@@ -30,7 +30,7 @@ def test_two_streams_both_see_each_message_once(backend: Backend) -> None:
             backend.consumer(group) as consumer,
             consumer.stream(topic) as one,
             consumer.stream(topic) as two,
-            trio.open_nursery() as nursery,
+            anyio.create_task_group() as nursery,
         ):
 
             async def drain(index: int, stream: Stream) -> None:
@@ -101,14 +101,14 @@ def test_several_tasks_share_a_stream(backend: Backend) -> None:
 
             async def work() -> None:
                 async for message in stream:
-                    await trio.sleep(0.001)
+                    await anyio.sleep(0.001)
                     seen.append((message.partition, message.offset))
 
-            async with trio.open_nursery() as nursery:
+            async with anyio.create_task_group() as nursery:
                 for _ in range(5):
                     nursery.start_soon(work)
                 while len(seen) < 100:
-                    await trio.sleep(0.01)
+                    await anyio.sleep(0.01)
                 consumer.close()
         assert sorted(seen) == sorted(itertools.product(range(2), range(50)))
         assert [await backend.committed(group, TP(topic, p)) for p in range(2)] == [50, 50]
@@ -202,7 +202,7 @@ def test_pattern_means_topics_that_are_there_and_topics_that_come_later(backend:
             backend.consumer(group, **options) as consumer,
             consumer.stream(pattern=f"(conformance-)?{prefix}-[0-9]+") as stream,
         ):
-            with trio.move_on_after(3) as scope:
+            with anyio.move_on_after(3) as scope:
                 await take(stream, 1)
             assert scope.cancelled_caught
             assert consumer.assignment == frozenset()
@@ -210,7 +210,7 @@ def test_pattern_means_topics_that_are_there_and_topics_that_come_later(backend:
             for expected in (1, 2):
                 topic = await backend.topic(2, prefix=prefix)
                 await backend.produce(topic, numbered(5), 1)
-                with trio.fail_after(60):
+                with anyio.fail_after(60):
                     for message in await take(stream, 5):
                         seen.setdefault(message.topic, []).append(message.offset)
                 assert seen[topic] == [0, 1, 2, 3, 4]

@@ -6,6 +6,7 @@ import itertools
 import time
 from collections import Counter
 
+import anyio
 import pytest
 import trio
 
@@ -39,7 +40,7 @@ async def read_all(backend: Backend, topic: str, count: int, *, wait: float = 1.
     ):
         messages = aiter(stream)
         while True:
-            with trio.move_on_after(20 if len(values) < count else wait) as scope:
+            with anyio.move_on_after(20 if len(values) < count else wait) as scope:
                 values.append((await anext(messages)).value)
             if scope.cancelled_caught:
                 return values
@@ -48,7 +49,7 @@ async def read_all(backend: Backend, topic: str, count: int, *, wait: float = 1.
 async def next_batch(stream: Stream, size: int) -> list[Message]:
     """So many messages, none of them finished."""
     batch: list[Message] = []
-    with trio.fail_after(30):
+    with anyio.fail_after(30):
         async for message in stream:
             batch.append(message)
             if len(batch) == size:
@@ -90,13 +91,13 @@ def test_records_and_offsets_commit_together(backend: Backend) -> None:
                     message.ack()
                 await transaction.flush()
                 # The ticker must not commit by itself what belongs to it.
-                await trio.sleep(1)
+                await anyio.sleep(1)
                 assert await backend.committed(group, tp) is None
             assert not consumer.in_transaction
             assert consumer.statistics().partitions[tp].committed == 6
-            with trio.fail_after(10):
+            with anyio.fail_after(10):
                 while await backend.committed(group, tp) != 6:
-                    await trio.sleep(0.1)
+                    await anyio.sleep(0.1)
             await transform(consumer, await next_batch(stream, 4), to)
         assert await backend.committed(group, tp) == 10
         expected = numbered(6) + [b"out-%d" % n for n in range(6, 10)]
@@ -131,14 +132,14 @@ def test_abort_goes_back_and_hands_out_again(backend: Backend, how: str) -> None
                         await transaction.flush()
                         raise LookupError("no such order")
             else:
-                with trio.move_on_after(60) as scope:
+                with anyio.move_on_after(60) as scope:
                     async with consumer.transaction() as transaction:
                         for message in batch:
                             await transaction.send(to, b"aborted", partition=0)
                             message.ack()
                         await transaction.flush()
                         scope.cancel()
-                        await trio.sleep_forever()
+                        await anyio.sleep_forever()
             assert not any(message.ack() for message in batch)
             assert consumer.transactions is not None
             assert consumer.transactions.aborted == 1
@@ -227,17 +228,17 @@ def test_rebalance_waits_for_the_transaction_and_then_dooms_it(backend: Backend)
                                 await transaction.send(to, message.value, partition=0)
                             await transaction.flush()
                             if pauses:
-                                await trio.sleep(pauses.pop())
+                                await anyio.sleep(pauses.pop())
                             batch.ack()
                     except TransactionAbortedError as exc:
                         aborted.append(exc)
 
-        with trio.move_on_after(15):
-            async with trio.open_nursery() as nursery:
+        with anyio.move_on_after(15):
+            async with anyio.create_task_group() as nursery:
                 nursery.start_soon(member, [6.0, 0.1], 1.0)
-                await trio.sleep(2)
+                await anyio.sleep(2)
                 nursery.start_soon(member, [0.1], 5.0)
-                await trio.sleep_forever()
+                await anyio.sleep_forever()
         assert len(aborted) == 1
         values = Counter(await read_all(backend, to, 20))
         assert values == Counter(b"%d-%d" % (p, n) for p in range(4) for n in range(5))

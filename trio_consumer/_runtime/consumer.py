@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection, Hashable, Iterable
+from collections.abc import Callable, Collection, Hashable, Iterable
 from contextlib import AbstractContextManager
 from typing import Literal
 
@@ -28,7 +28,7 @@ from .inspection import ConsumerInspection
 from .message import Message
 from .rebalance import wait_settled
 from .stream import DecodeErrorHandler, Stream
-from .transactions import Transaction
+from .transactions import Transaction, TransactionManager
 
 __all__ = ["Consumer"]
 
@@ -37,6 +37,10 @@ logger = logging.getLogger("trio_consumer.consumer")
 
 class Consumer(ConsumerInspection):
     """A member of a consumer group; made by :func:`~trio_consumer.open_consumer`."""
+
+    # The face of another event loop has its own.
+    _stream_type: type[Stream] = Stream
+    _new_transaction: Callable[[TransactionManager], Transaction] = staticmethod(Transaction)
 
     def __repr__(self) -> str:
         return (
@@ -125,7 +129,7 @@ class Consumer(ConsumerInspection):
         bound = self._settings.max_buffered if max_buffered is None else max_buffered
         if bound < 1:
             raise ConfigurationError(f"max_buffered must be at least 1, not {bound}")
-        return Stream(
+        return self._stream_type(
             self,
             chosen,
             deserializers=Deserializers(key_deserializer, value_deserializer),
@@ -295,7 +299,7 @@ class Consumer(ConsumerInspection):
                 "transactions need a name: open_consumer(..., transactional_id='...'), one of its"
                 " own for each process"
             )
-        return Transaction(self._transactions)
+        return self._new_transaction(self._transactions)
 
     async def wait_empty(self, timeout: float | None = None) -> bool:
         """Commit, wait until what is delivered now is finished, then commit it.

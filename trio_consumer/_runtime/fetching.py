@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-import trio
-
 from .._types import TopicPartition
 from .message import Message
 from .stream import Stream
@@ -48,15 +46,15 @@ class FetchIterator:
         """
         stream = self._stream
         if self._left is None:
-            await trio.lowlevel.checkpoint()
-            with trio.move_on_after(self._timeout):
+            await stream._checkpoint()
+            with stream._move_on_after(self._timeout):
                 await stream._wait_for_some()
             self._left = stream.buffered
             self._generation = self._consumer.generation
         elif self._left % PACE == 0:
-            await trio.lowlevel.checkpoint()
+            await stream._checkpoint()
         else:
-            await trio.lowlevel.checkpoint_if_cancelled()
+            await stream._checkpoint_if_cancelled()
         if (
             not self._left
             or not stream.is_open

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import trio
-
 from .._core.delivered_batch import DeliveredBatch
 from .._types import AckMode
 from .message import Chunk, Message, MessageBatch, Segment
@@ -29,14 +27,6 @@ def abandon(segments: list[Segment]) -> None:
                 chunk.entries.abandon(index, chunk.bit, again=False)
 
 
-def current_task_name() -> str:
-    """Name of the task that runs now, "" outside of Trio."""
-    try:
-        return trio.lowlevel.current_task().name
-    except RuntimeError:
-        return ""
-
-
 class MessageIterator:
     """One ``async for`` over a stream; holds at most one message in hand."""
 
@@ -44,7 +34,7 @@ class MessageIterator:
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
-        self.task_name = current_task_name()
+        self.task_name = stream._task_name()
         stream._iterators.add(self)
         self._automatic = stream.ack_mode is AckMode.AUTO
         self._held: Chunk | None = None
@@ -68,7 +58,7 @@ class MessageIterator:
         while True:
             index = stream._next
             if index >= stream._limit:
-                self.task_name = current_task_name()
+                self.task_name = stream._task_name()
                 index = await stream._advance()
             stream._next = index + 1
             chunk: Chunk = stream._chunk  # type: ignore[assignment]  # _advance() saw to it
@@ -122,7 +112,7 @@ class BatchIterator:
         self._max_wait = max_wait
         self._automatic = stream.ack_mode is AckMode.AUTO
         self._held: list[Segment] = []
-        self.task_name = current_task_name()
+        self.task_name = stream._task_name()
         stream._iterators.add(self)
 
     def __aiter__(self) -> BatchIterator:
@@ -137,8 +127,8 @@ class BatchIterator:
             if chunk.entries is not None:
                 chunk.entries.finish_range(start, stop, chunk.bit)
         self._held = []
-        self.task_name = current_task_name()
         stream = self._stream
+        self.task_name = stream._task_name()
         messages: list[Message] | None = None
         while True:
             await stream._advance()

@@ -110,7 +110,7 @@ class Chunk:
     def enter(self, index: int) -> None:
         """A task begins to work on one record."""
         if self.entries is not None:
-            self.stream._entered[self.entries, index] = trio.lowlevel.current_task().name
+            self.stream._entered[self.entries, index] = self.stream._task_name()
 
     def leave(self, index: int) -> None:
         """It has ended."""

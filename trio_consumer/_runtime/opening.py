@@ -11,6 +11,7 @@ import logging
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextvars import ContextVar
 from typing import Any, Literal
 
 import trio
@@ -47,6 +48,9 @@ if sys.version_info < (3, 11):
 __all__ = ["open_consumer"]
 
 logger = logging.getLogger("trio_consumer.consumer")
+
+consumer_type: ContextVar[type[Consumer]] = ContextVar("consumer_type", default=Consumer)
+"""What :func:`open_consumer` makes; the face of another event loop has its own."""
 
 
 class _Listener:
@@ -271,7 +275,7 @@ async def open_consumer(
                 commit_interval=commit_interval,
                 hook=on_livelock,
             )
-            listener.consumer = consumer = Consumer(
+            listener.consumer = consumer = consumer_type.get()(
                 settings,
                 transport=address,
                 session=session,

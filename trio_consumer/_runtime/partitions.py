@@ -62,6 +62,7 @@ class Assignment:
             polled under another one are stale.
         cursor: Offset up to which polled records were taken in, None before
             the first.
+        new_scope: Makes a cancel scope for the tasks of the user.
         observed: Whether records that no acknowledging stream has had were read
             since the last jump.
         high_watermark: As the broker last said, or None.
@@ -78,6 +79,7 @@ class Assignment:
         "cursor",
         "high_watermark",
         "ledger",
+        "new_scope",
         "observed",
         "pending",
         "reading",
@@ -97,6 +99,7 @@ class Assignment:
         self.high_watermark: int | None = None
         self.state = AssignmentState.OPEN
         self.assigned_at = trio.current_time()
+        self.new_scope: Callable[[], trio.CancelScope] = trio.CancelScope
         self.began: int | None = None
         self._settled = trio.lowlevel.ParkingLot()
         # Each with the message that it is for, None if it is for the partition.
@@ -150,7 +153,7 @@ class Assignment:
     def _scope(
         self, forfeit: Forfeit | None, *, over: bool
     ) -> Generator[trio.CancelScope, None, None]:
-        with trio.CancelScope() as scope:
+        with self.new_scope() as scope:
             if over:
                 scope.cancel()
             self._scopes[scope] = forfeit
@@ -189,6 +192,7 @@ class Partitions:
     ) -> None:
         self.flow = Flow()
         self.streams: list[Stream] = []
+        self.new_scope: Callable[[], trio.CancelScope] = trio.CancelScope
         self._session = session
         self._new_ledger = partial(Ledger, on_count=on_count, pin_start=pin_start)
         self._assignments: dict[TopicPartition, Assignment] = {}
@@ -212,6 +216,7 @@ class Partitions:
         added = []
         for tp in sorted(tps):
             assignment = Assignment(tp, self._new_ledger(tp))
+            assignment.new_scope = self.new_scope
             self._assignments[tp] = assignment
             added.append(assignment)
             for stream in self.streams:

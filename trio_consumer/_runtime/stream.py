@@ -16,10 +16,10 @@ import enum
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from threading import get_ident
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 from weakref import WeakSet
 
 import trio
@@ -28,6 +28,7 @@ from .._core.flow import Pressure
 from .._core.subscription import TopicPattern
 from .._errors import ConfigurationError, DeserializationError
 from .._types import AckMode, TopicPartition
+from .callers import caller_name
 from .decoding import Deserializers
 from .iterators import BatchIterator, MessageIterator, abandon
 from .message import Chunk, Message, Segment
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from .consumer import Consumer
     from .partitions import Assignment
 
-__all__ = ["DecodeErrorHandler", "Stream"]
+__all__ = ["DecodeErrorHandler", "ParkingPlace", "Stream"]
 
 logger = logging.getLogger("trio_consumer.stream")
 
@@ -62,6 +63,16 @@ class StreamState(enum.Enum):
     CLOSED = "closed"
 
 
+class ParkingPlace(Protocol):
+    """Where tasks wait until something has changed."""
+
+    async def park(self) -> None:
+        """Wait for the next :meth:`unpark_all`."""
+
+    def unpark_all(self) -> object:
+        """Let everybody go on who waits now."""
+
+
 class Stream:
     """Messages of some topics, in the order of their partitions.
 
@@ -78,6 +89,15 @@ class Stream:
     next member of the group, has got it.  Either way, what was in hand stays
     unfinished unless whoever holds the message acknowledges it.
     """
+
+    # What a task that iterates waits with; the face of another event loop has its own.
+    _checkpoint = staticmethod(trio.lowlevel.checkpoint)
+    _checkpoint_if_cancelled = staticmethod(trio.lowlevel.checkpoint_if_cancelled)
+    _move_on_after: Callable[[float], AbstractContextManager[Any]] = staticmethod(
+        trio.move_on_after
+    )
+    _new_lot: Callable[[], ParkingPlace] = staticmethod(trio.lowlevel.ParkingLot)
+    _task_name = staticmethod(caller_name)
 
     def __init__(
         self,
@@ -106,7 +126,7 @@ class Stream:
         self._pressure = Pressure(max_buffered)
         self._buffer: deque[Chunk] = deque()
         self._buffered = 0
-        self._arrived = trio.lowlevel.ParkingLot()
+        self._arrived = self._new_lot()
         # For people who ask what holds a commit back: the loops over this stream,
         # and the tasks inside of an ``async with message``.
         self._iterators: WeakSet[MessageIterator | BatchIterator] = WeakSet()
@@ -300,7 +320,7 @@ class Stream:
             StopAsyncIteration: The consumer is stopping.
             trio.ClosedResourceError: The stream has been closed.
         """
-        await trio.lowlevel.checkpoint()
+        await self._checkpoint()
         while True:
             if self._state is not StreamState.OPEN:
                 raise self._over()
@@ -355,7 +375,7 @@ class Stream:
 
     async def _wait_for_fill(self, size: int, seconds: float) -> None:
         """Wait up to so many seconds for so many messages; takes nothing."""
-        with trio.move_on_after(seconds):
+        with self._move_on_after(seconds):
             while (
                 self.buffered < size and not self._pressure.full and self._state is StreamState.OPEN
             ):

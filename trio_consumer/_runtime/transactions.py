@@ -34,6 +34,7 @@ from .._errors import (
 )
 from .._types import OffsetAndMetadata, TopicPartition
 from ..transports.base import OutgoingRecord, Session, TransactionalProducer
+from .callers import current_caller
 from .finished import Finished
 from .partitions import AssignmentState, Partitions
 
@@ -90,6 +91,8 @@ class Transaction:
             anew, which begins behind it if it does.
     """
 
+    _checkpoint_if_cancelled = staticmethod(trio.lowlevel.checkpoint_if_cancelled)
+
     def __init__(self, manager: TransactionManager) -> None:
         self._manager = manager
         self._scope = trio.CancelScope()
@@ -100,6 +103,7 @@ class Transaction:
         self._open = False
         self._doom: str | None = None
         self._token: Token[Transaction | None] | None = None
+        self._owner: object = None
 
     def __repr__(self) -> str:
         return f"<Transaction {'open' if self._open else 'not open'} queued={len(self._queue)}>"
@@ -149,7 +153,7 @@ class Transaction:
         if len(self._queue) >= FLUSH_AT:
             await self.flush()
         else:
-            await trio.lowlevel.checkpoint_if_cancelled()
+            await self._checkpoint_if_cancelled()
 
     async def flush(self) -> None:
         """Hand everything queued to the client; the end of the block does so too.
@@ -178,6 +182,7 @@ class Transaction:
         await self._manager._enter(self)
         self._entered_at = trio.current_time()
         self._open = True
+        self._owner = current_caller()
         self._token = _inside.set(self)
         self._scope.__enter__()
         return self
@@ -267,7 +272,7 @@ class TransactionManager:
     @property
     def is_mine(self) -> bool:
         """Whether the running task opened the transaction that is open."""
-        return self._turn.statistics().owner is trio.lowlevel.current_task()
+        return self._current is not None and self._current._owner is current_caller()
 
     @property
     def is_inside(self) -> bool:

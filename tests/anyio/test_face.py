@@ -1,0 +1,696 @@
+"""The AnyIO face on asyncio, on uvloop and on Trio: the same programs, the same outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+import sniffio
+
+from trio_consumer import (
+    TP,
+    CommitFailedError,
+    ConfigurationError,
+    CorruptRecordError,
+    TransactionAbortedError,
+)
+from trio_consumer.anyio import Consumer, Message, Stream, open_consumer
+from trio_consumer.testing import MemoryBroker
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import ExceptionGroup
+
+Run = Callable[[Callable[[], Awaitable[Any]]], Any]
+T0, T1 = TP("t", 0), TP("t", 1)
+
+
+def broker(records: int = 10, partitions: int = 1) -> MemoryBroker:
+    made = MemoryBroker()
+    made.create_topic("t", partitions)
+    for n in range(partitions):
+        made.produce_many("t", [b"%d" % i for i in range(records)], partition=n)
+    return made
+
+
+async def take(stream: Stream, count: int) -> list[Message]:
+    got: list[Message] = []
+    async for message in stream:
+        got.append(message)
+        if len(got) == count:
+            message.ack()
+            break
+    return got
+
+
+def committed(made: MemoryBroker, tp: TP = T0, group: str = "g") -> int | None:
+    found = made.committed(group, tp)
+    return None if found is None else found.offset
+
+
+# -- the plain way -------------------------------------------------------------------
+
+
+def test_everything_arrives_and_is_committed(run: Run) -> None:
+    made = broker(1000, 2)
+
+    async def main() -> None:
+        async with open_consumer(made, group="g") as consumer, consumer.stream("t") as stream:
+            got = await take(stream, 2000)
+            assert {(m.partition, m.offset) for m in got} == {
+                (p, o) for p in range(2) for o in range(1000)
+            }
+            assert got[0].value == b"0"
+
+    run(main)
+    assert committed(made) == committed(made, T1) == 1000
+
+
+def test_left_loop_leaves_its_message_unfinished(run: Run) -> None:
+    made = broker()
+
+    async def main() -> None:
+        async with open_consumer(made, group="g") as consumer, consumer.stream("t") as stream:
+            async for message in stream:
+                if message.offset == 4:
+                    break
+            await consumer.commit()
+            assert committed(made) == 4
+
+    run(main)
+    assert committed(made) == 4
+
+
+def test_manual_acks_and_blocks(run: Run) -> None:
+    made = broker()
+
+    async def main() -> None:
+        async with (
+            open_consumer(made, group="g") as consumer,
+            consumer.stream("t", ack="manual") as stream,
+        ):
+            async for message in stream:
+                if message.offset == 3:
+                    with pytest.raises(ZeroDivisionError):
+                        async with message:
+                            raise ZeroDivisionError
+                else:
+                    async with message:
+                        pass
+                if message.offset == 9:
+                    break
+            assert await consumer.commit()
+            assert committed(made) == 3
+
+    run(main)
+    assert committed(made) == 3
+
+
+def test_batches(run: Run) -> None:
+    made = broker(100)
+
+    async def main() -> None:
+        async with open_consumer(made, group="g") as consumer, consumer.stream("t") as stream:
+            seen = 0
+            async for batch in stream.batches(30, max_wait=0.01):
+                seen += len(batch)
+                if seen == 100:
+                    batch.ack()
+                    break
+
+    run(main)
+    assert committed(made) == 100
+
+
+def test_waiting_for_messages_that_come_later(run: Run) -> None:
+    made = broker(0)
+
+    async def main() -> None:
+        async with (
+            open_consumer(made, group="g") as consumer,
+            consumer.stream("t") as stream,
+            anyio.create_task_group() as group,
+        ):
+
+            async def later() -> None:
+                for n in range(20):
+                    await anyio.sleep(0.005)
+                    made.produce("t", b"%d" % n)
+
+            group.start_soon(later)
+            assert [m.value for m in await take(stream, 20)] == [b"%d" % n for n in range(20)]
+
+    run(main)
+    assert committed(made) == 20
+
+
+def test_several_tasks_on_one_stream_and_a_nack(run: Run) -> None:
+    made = broker(200)
+    seen: list[int] = []
+
+    async def main() -> None:
+        async with (
+            open_consumer(made, group="g") as consumer,
+            consumer.stream("t") as stream,
+        ):
+
+            async def work() -> None:
+                async for message in stream:
+                    await anyio.lowlevel.checkpoint()
+                    if message.offset == 50 and 50 not in seen:
+                        seen.append(50)
+                        assert message.nack()
+                        continue
+                    seen.append(message.offset)
+
+            async with anyio.create_task_group() as group:
+                for _ in range(4):
+                    group.start_soon(work)
+                while len(seen) < 201:
+                    await anyio.sleep(0.01)
+                assert await consumer.wait_empty(5)
+                group.cancel_scope.cancel()
+
+    run(main)
+    assert sorted(seen) == sorted([*range(200), 50])
+    assert committed(made) == 200
+
+
+def test_getmany_callback_and_flow(run: Run) -> None:
+    made = broker(30)
+
+    async def main() -> None:
+        async with open_consumer(made, group="g", topics=["t"]) as consumer:
+            got = []
+            while len(got) < 30:
+                async for tp, message in consumer.getmany(timeout=1.0):
+                    assert tp == T0
+                    got.append(message.offset)
+                    message.ack()
+            assert got == list(range(30))
+            consumer.stop_flow()
+            await consumer.wait_for_stopped_flow()
+            consumer.resume_flow()
+
+    run(main)
+    assert committed(made) == 30
+
+
+def test_seek_and_questions(run: Run) -> None:
+    made = broker(10)
+
+    async def main() -> None:
+        async with open_consumer(made, group="g") as consumer, consumer.stream("t") as stream:
+            await take(stream, 10)
+            await consumer.seek(T0, 7)
+            assert [m.offset for m in await take(stream, 3)] == [7, 8, 9]
+            assert await consumer.end_offsets([T0]) == {T0: 10}
+            await consumer.commit()
+            assert consumer.statistics().partitions
+
+    run(main)
+    assert committed(made) == 10
+
+
+# -- hooks ----------------------------------------------------------------------------
+
+
+def test_hooks_run_in_the_loop_of_the_user(run: Run) -> None:
+    made = broker(5)
+    calls: list[str] = []
+
+    async def main() -> None:
+        library = sniffio.current_async_library()
+
+        async def assigned(tps: Any) -> None:
+            await anyio.sleep(0.01)
+            assert sniffio.current_async_library() == library
+            calls.append("assigned")
+
+        def revoked(tps: Any) -> None:
+            calls.append("revoked")
+
+        async def callback(message: Message) -> None:
+            await anyio.lowlevel.checkpoint()
+            assert sniffio.current_async_library() == library
+            calls.append(str(message.offset))
+            message.ack()
+
+        async with open_consumer(
+            made,
+            group="g",
+            topics=["t"],
+            callback=callback,
+            on_partitions_assigned=assigned,
+            on_partitions_revoked=revoked,
+        ):
+            while "4" not in calls:
+                await anyio.sleep(0.01)
+            made.rebalance("g")
+            while "revoked" not in calls:
+                await anyio.sleep(0.01)
+
+    run(main)
+    assert calls[0] == "assigned"
+    assert calls[1:6] == ["0", "1", "2", "3", "4"]
+    assert committed(made) == 5
+
+
+def test_decode_errors_go_to_an_async_function(run: Run) -> None:
+    made = broker(3)
+    made.produce("t", b"no number")
+    made.produce("t", b"4")
+    dead: list[bytes] = []
+
+    async def main() -> None:
+        async def handler(error: Any, message: Message) -> None:
+            await anyio.sleep(0.01)
+            dead.append(message.value)
+
+        async with (
+            open_consumer(made, group="g") as consumer,
+            consumer.stream("t", value_deserializer=int, on_decode_error=handler) as stream,
+        ):
+            assert [m.value for m in await take(stream, 4)] == [0, 1, 2, 4]
+
+    run(main)
+    assert dead == [b"no number"]
+    assert committed(made) == 5
+
+
+def test_scope_of_a_message_is_cancelled_when_its_partition_goes(run: Run) -> None:
+    made = broker(5)
+
+    async def main() -> None:
+        async with open_consumer(made, group="g") as consumer, consumer.stream("t") as stream:
+            async for message in stream:
+                with message.while_assigned() as scope:
+                    await consumer.seek(T0, 0)
+                    await anyio.sleep_forever()
+                assert scope.cancelled_caught
+                assert not message.ack()
+                break
+
+    run(main)
+
+
+# -- groups ---------------------------------------------------------------------------
+
+
+def test_two_members_hand_over_without_doubles(run: Run) -> None:
+    made = broker(50, 2)
+    seen: list[tuple[int, int]] = []
+
+    async def member() -> None:
+        async with open_consumer(made, group="g") as consumer, consumer.stream("t") as stream:
+            async for message in stream:
+                await anyio.sleep(0.001)
+                seen.append((message.partition, message.offset))
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(member)
+            await anyio.sleep(0.02)
+            group.start_soon(member)
+            while len(set(seen)) < 100:
+                await anyio.sleep(0.01)
+            await anyio.sleep(0.05)
+            group.cancel_scope.cancel()
+
+    run(main)
+    assert sorted(seen) == sorted({(p, o) for p in range(2) for o in range(50)})
+    # The message in hand when it was cancelled may be unfinished.
+    assert min(committed(made) or 0, committed(made, T1) or 0) >= 49
+
+
+def test_a_held_message_is_named_with_its_task(run: Run, caplog: Any) -> None:
+    made = broker(3)
+    caplog.set_level(logging.INFO, "trio_consumer")
+
+    async def main() -> None:
+        async with open_consumer(made, group="g") as consumer, consumer.stream("t") as stream:
+            ready = anyio.Event()
+
+            async def holder() -> None:
+                async for _ in stream:
+                    ready.set()
+                    await anyio.sleep_forever()
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(holder, name="the holder")
+                await ready.wait()
+                held = consumer.held()
+                assert "the holder" in str(held)
+                group.cancel_scope.cancel()
+
+    run(main)
+
+
+# -- transactions ------------------------------------------------------------------------
+
+
+def out(made: MemoryBroker) -> list[bytes | None]:
+    return [r.value for r in made.records(TP("out", 0), committed_only=True)]
+
+
+def test_transactions_commit_and_abort(run: Run) -> None:
+    made = broker(10)
+    made.create_topic("out", 1)
+
+    async def main() -> None:
+        async with (
+            open_consumer(made, group="g", transactional_id="x") as consumer,
+            consumer.stream("t", ack="manual") as stream,
+        ):
+            failed = False
+            async for message in stream:
+                try:
+                    async with consumer.transaction() as transaction:
+                        await transaction.send("out", message.value)
+                        message.ack()
+                        if message.offset == 5 and not failed:
+                            failed = True
+                            raise ZeroDivisionError
+                except ZeroDivisionError:
+                    continue
+                if message.offset == 9:
+                    break
+
+    run(main)
+    assert out(made) == [b"%d" % n for n in range(10)]
+    assert committed(made) == 10
+
+
+def test_commit_inside_of_a_transaction_does_not_wait_for_itself(run: Run) -> None:
+    made = broker(4)
+    made.create_topic("out", 1)
+
+    async def main() -> None:
+        async with (
+            open_consumer(made, group="g", transactional_id="x") as consumer,
+            consumer.stream("t", ack="manual") as stream,
+            consumer.transaction() as transaction,
+        ):
+            async for message in stream:
+                await transaction.send("out", message.value)
+                message.ack()
+                if message.offset == 3:
+                    break
+            await consumer.commit()
+            with pytest.raises(ConfigurationError, match="another one"):
+                async with consumer.transaction():
+                    raise AssertionError
+
+    run(main)
+    assert committed(made) == 4
+    assert len(out(made)) == 4
+
+
+def test_cancelled_transaction_aborts(run: Run) -> None:
+    made = broker(4)
+    made.create_topic("out", 1)
+
+    async def main() -> None:
+        async with (
+            open_consumer(made, group="g", transactional_id="x") as consumer,
+            consumer.stream("t", ack="manual") as stream,
+        ):
+            async for message in stream:
+                with anyio.move_on_after(0.05) as scope:
+                    async with consumer.transaction() as transaction:
+                        await transaction.send("out", message.value)
+                        message.ack()
+                        await anyio.sleep_forever()
+                assert scope.cancelled_caught
+                break
+
+    run(main)
+    assert out(made) == []
+    assert committed(made) is None
+
+
+def test_partitions_that_go_doom_the_transaction(run: Run) -> None:
+    made = broker(4)
+    made.create_topic("out", 1)
+
+    async def main() -> None:
+        async with (
+            open_consumer(made, group="g", transactional_id="x", drain_timeout=0.1) as consumer,
+            consumer.stream("t", ack="manual") as stream,
+        ):
+            async for message in stream:
+                with pytest.raises(TransactionAbortedError, match="gives up"):
+                    async with consumer.transaction() as transaction:
+                        await transaction.send("out", message.value)
+                        message.ack()
+                        made.rebalance("g")
+                        await anyio.sleep_forever()
+                break
+
+    run(main)
+    assert out(made) == []
+
+
+# -- errors ---------------------------------------------------------------------------
+
+
+def test_error_of_the_block_leaves_it_as_itself(run: Run) -> None:
+    made = broker(3)
+    raised = KeyError("mine")
+
+    async def main() -> None:
+        async with open_consumer(made, group="g") as consumer, consumer.stream("t") as stream:
+            async for message in stream:
+                if message.offset == 2:
+                    raise raised
+
+    with pytest.raises(KeyError) as caught:
+        run(main)
+    assert caught.value is raised
+    assert committed(made) == 2
+
+
+def test_group_of_the_block_leaves_it_as_itself(run: Run) -> None:
+    made = broker(1)
+    raised = ExceptionGroup("mine", [ValueError(1), TypeError(2)])
+
+    async def main() -> None:
+        async with open_consumer(made, group="g"):
+            raise raised
+
+    with pytest.raises(ExceptionGroup) as caught:
+        run(main)
+    assert caught.value is raised
+
+
+def test_bad_argument_is_refused(run: Run) -> None:
+    async def main() -> None:
+        async with open_consumer(broker(), group=""):
+            raise AssertionError
+
+    with pytest.raises(ConfigurationError, match="needs a group"):
+        run(main)
+
+
+def test_failure_of_the_consumer_cancels_the_block(run: Run) -> None:
+    made = broker(5)
+
+    async def main() -> None:
+        async with open_consumer(made, group="g") as consumer, consumer.stream("t") as stream:
+            await take(stream, 2)
+            made.produce("t", b"5")
+            made.corrupt(T0, 5)
+            await take(stream, 10)
+
+    with pytest.raises(CorruptRecordError):
+        run(main)
+    assert committed(made) == 5
+
+
+def test_commit_that_fails_raises_where_it_was_called(run: Run) -> None:
+    made = broker(5)
+
+    async def main() -> None:
+        async with open_consumer(made, group="g") as consumer, consumer.stream("t") as stream:
+            await take(stream, 5)
+            made.fail_next_commits(1)
+            with pytest.raises(CommitFailedError):
+                await consumer.commit()
+
+    run(main)
+    assert committed(made) == 5
+
+
+# -- cancellation by asyncio's own means -------------------------------------------------
+
+
+def test_native_cancellation_loses_nothing(run_asyncio: Run) -> None:
+    made = broker(100)
+    seen: list[int] = []
+
+    async def consume() -> None:
+        async with open_consumer(made, group="g") as consumer, consumer.stream("t") as stream:
+            async for message in stream:
+                seen.append(message.offset)
+                await asyncio.sleep(0.001)
+
+    async def main() -> None:
+        while len(seen) < 100 or seen[-1] != 99:
+            task = asyncio.create_task(consume())
+            await asyncio.sleep(0.03)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            first = committed(made) or 0
+            assert first <= (seen[-1] + 1 if seen else 0)
+            assert seen[-1:] == [] or first >= seen[-1]
+
+    run_asyncio(main)
+    assert sorted(set(seen)) == list(range(100))
+
+
+def test_cancelled_twice_still_ends_in_order(run_asyncio: Run) -> None:
+    made = broker(10)
+    made.faults = replace(made.faults, latency=0.05)
+
+    async def consume(taken: asyncio.Event) -> None:
+        async with open_consumer(made, group="g") as consumer, consumer.stream("t") as stream:
+            await take(stream, 10)
+            taken.set()
+            await asyncio.sleep(1000)
+
+    async def main() -> None:
+        taken = asyncio.Event()
+        task = asyncio.create_task(consume(taken))
+        await taken.wait()
+        for _ in range(5):
+            task.cancel()
+            await asyncio.sleep(0)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    run_asyncio(main)
+    assert committed(made) == 10
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio.timeout came with Python 3.11")
+def test_timeout_of_asyncio(run_asyncio: Run) -> None:
+    made = broker(3)
+
+    async def main() -> None:
+        async with open_consumer(made, group="g") as consumer, consumer.stream("t") as stream:
+            await take(stream, 3)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.02):  # type: ignore[attr-defined, unused-ignore]
+                    async for _ in stream:
+                        raise AssertionError
+            made.produce("t", b"3")
+            assert [m.value for m in await take(stream, 1)] == [b"3"]
+
+    run_asyncio(main)
+    assert committed(made) == 4
+
+
+def test_every_await_of_a_program_cancelled_in_turn(run_asyncio: Run) -> None:
+    """At each step of the event loop in turn; what follows finishes the work."""
+    steps = 0
+    while True:
+        made = broker(6)
+        seen: list[int] = []
+
+        async def program(made: MemoryBroker = made, seen: list[int] = seen) -> None:
+            async with (
+                open_consumer(made, group="g", commit_every=2) as consumer,
+                consumer.stream("t") as stream,
+            ):
+                async for message in stream:
+                    await asyncio.sleep(0)
+                    seen.append(message.offset)
+                    if message.offset == 3:
+                        await consumer.commit()
+                    if message.offset == 5:
+                        message.ack()
+                        break
+
+        async def main(
+            program: Callable[[], Awaitable[None]] = program, after: int = steps
+        ) -> bool:
+            task = asyncio.ensure_future(program())
+            for _ in range(after):
+                if task.done():
+                    await task
+                    return True
+                await asyncio.sleep(0)
+            task.cancel()
+            try:
+                await task
+            except asyncio.CancelledError:
+                return False
+            return True
+
+        ended = run_asyncio(main)
+        offset = committed(made) or 0
+        assert offset <= (seen[-1] + 1 if seen else 0)
+        before = len(seen)
+        if offset < 6:
+            run_asyncio(program)
+        assert committed(made) == 6
+        assert sorted(set(seen)) == list(range(6))
+        assert seen[before:] == list(range(offset, 6))
+        if ended:
+            break
+        steps += 1
+    assert steps > 20
+
+
+def test_two_consumers_share_the_guest_and_the_last_one_ends_it(run_asyncio: Run) -> None:
+    made, other = broker(3), broker(3)
+
+    async def main() -> None:
+        async with open_consumer(made, group="g") as one:
+            async with open_consumer(other, group="g") as two, two.stream("t") as stream:
+                await take(stream, 3)
+            async with one.stream("t") as stream:
+                await take(stream, 3)
+        async with open_consumer(made, group="h") as again, again.stream("t") as stream:
+            await take(stream, 3)
+
+    run_asyncio(main)
+    assert committed(made) == committed(other) == committed(made, group="h") == 3
+
+
+def test_ack_from_a_thread(run: Run) -> None:
+    made = broker(3)
+
+    async def main() -> None:
+        async with (
+            open_consumer(made, group="g") as consumer,
+            consumer.stream("t", ack="manual") as stream,
+        ):
+            async for message in stream:
+                assert await anyio.to_thread.run_sync(message.ack)
+                if message.offset == 2:
+                    break
+
+    run(main)
+    assert committed(made) == 3
+
+
+def test_face_on_trio_is_the_plain_one() -> None:
+    """No wrapper, no cost: the very classes."""
+    import trio
+
+    from trio_consumer import Consumer as Plain
+
+    async def main() -> None:
+        async with open_consumer(broker(), group="g") as consumer:
+            assert type(consumer) is Plain is Consumer
+            assert type(consumer.stream("t")) is Stream
+
+    trio.run(main)
