@@ -67,6 +67,8 @@ def main(
         for step in draw(options):
             console.print(str(step), markup=False)
         return
+    if folder is not None and folder.exists() and any(folder.iterdir()):
+        raise click.UsageError(f"{folder} has files of another run")
     kept = folder or Path(tempfile.mkdtemp(prefix="trio-consumer-chaos-"))
     kept.mkdir(parents=True, exist_ok=True)
     settings = Settings(
