@@ -15,9 +15,10 @@ are those of the machine's monotonic clock, which all processes share.  What it 
 - **error**: no member ended by an error that nothing explains;
 - **wrong**: the message at an offset is the one that was written there.
 
-The bound of the replays follows from the windows: what comes again had not been committed
-when it was journaled, so it was journaled at most ``before`` seconds (a commit interval,
-and what a commit takes) before something happened, or while its consequences lasted.
+How many messages come again is bounded by :meth:`History.replay_bound`.  When they may,
+follows from the windows: what comes again had not been committed when its member lost it,
+so it was journaled at most ``before`` seconds (a commit interval, and what a commit
+takes) before something happened, or while its consequences lasted.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 __all__ = ["History", "Life", "Rule", "Violation", "Window"]
 
@@ -300,15 +302,39 @@ class History:
                 self._judge_replays(group, number, partition)
 
     def replay_bound(self) -> int:
-        """How many messages could have come again: those journaled within a window."""
-        # Each could be delivered again for each window that it is in.
-        count = 0
-        for partitions in self._of.values():
-            for partition in partitions:
-                for run in partition.runs:
-                    if self._excused(run):
-                        count += run.last - run.first + 1
-        return count
+        """How many messages can have come again at most, if no rule is broken.
+
+        For each assignment: what was journaled and had not been seen committed when it
+        began, as it begins at the commit and has each message once.  And what a member
+        journaled of a partition that already belonged to another one.
+        """
+        return sum(
+            self._bound(group, number, partition)
+            for group, partitions in self._of.items()
+            for number, partition in enumerate(partitions)
+        )
+
+    def _bound(self, group: str, number: int, partition: _Partition) -> int:
+        starts = sorted(
+            (time, life.name, epoch)
+            for life in self.lives.values()
+            if life.group == group
+            for (of, epoch), time in life.epochs.items()
+            if of == number
+        )
+        begun = [time for time, _, _ in starts]
+        runs = sorted(partition.runs, key=lambda run: run.time)
+        times = [run.time for run in runs]
+        highest = list(accumulate((run.last + 1 for run in runs), max, initial=0))
+        bound = 0
+        for time in begun:
+            journaled = highest[bisect_right(times, time)]
+            bound += max(0, journaled - partition.committed_before(time))
+        for run in runs:
+            owner = bisect_right(begun, run.time) - 1
+            if owner >= 0 and starts[owner][1:] != (run.life, run.epoch):
+                bound += run.last - run.first + 1
+        return bound
 
     # --- inside -------------------------------------------------------------------------
 
