@@ -34,6 +34,7 @@ __all__ = [
     "given_up",
     "hold_joins",
     "is_fenced",
+    "lose_before_joining",
     "positions",
     "read_large_pieces",
     "refresh_metadata",
@@ -73,13 +74,15 @@ def check(consumer: KafkaConsumer) -> None:
             getattr(consumer, "_coordinator", None),
             (
                 *("fetch_committed_offsets", "need_rejoin", "rejoining", "stable"),
-                *("_heartbeat_enabled", "_handle_offset_commit_response"),
+                *("_heartbeat_enabled", "_handle_offset_commit_response", "_generation"),
+                *("_do_join_and_sync_async", "_on_join_prepare_async"),
             ),
         ),
         (
             getattr(consumer, "_subscription", None),
             (
                 *("assignment", "assign_from_subscribed", "partitions_auto_assigned"),
+                "assigned_partitions",
                 *("request_offset_reset", "has_default_offset_reset_policy"),
             ),
         ),
@@ -168,6 +171,29 @@ def hold_joins(consumer: KafkaConsumer, until: Any) -> None:
         coordinator.need_rejoin = lambda: not held and need_rejoin()
     held.add(until)
     until.add_both(lambda _: held.discard(until))
+
+
+def lose_before_joining(consumer: KafkaConsumer) -> None:
+    """Have the client give up what it has lost before it joins without a generation.
+
+    It looks once, before the first attempt of a join, whether it is still a member.
+    If it learns later, from the answer to that attempt, that it has been thrown out,
+    it tries again as a new member and keeps its partitions (3.0.12; the Java client
+    looks again).  In the cooperative protocol they would then be *revoked* after the
+    join, and the last commit for them, under the new generation, would go over what
+    their new owner has committed.
+    """
+    coordinator = consumer._coordinator
+    subscription = consumer._subscription
+    join = coordinator._do_join_and_sync_async
+
+    async def join_as_what_it_is() -> Any:
+        now = coordinator._generation
+        if now.is_lost() and subscription.assigned_partitions():
+            await coordinator._on_join_prepare_async(now.generation_id, now.member_id)
+        return await join()
+
+    coordinator._do_join_and_sync_async = join_as_what_it_is
 
 
 def watch_commits(consumer: KafkaConsumer, missing: set[TopicPartition]) -> None:
