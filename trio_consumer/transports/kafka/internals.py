@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import kafka
 from kafka import KafkaConsumer, errors
 from kafka.consumer.fetcher import Fetcher
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.net.inet import KafkaNetSocket
 from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
 from kafka.structs import TopicPartition as ClientPartition
@@ -75,7 +76,7 @@ def check(consumer: KafkaConsumer) -> None:
             (
                 *("fetch_committed_offsets", "need_rejoin", "rejoining", "stable"),
                 *("_heartbeat_enabled", "_handle_offset_commit_response", "_generation"),
-                *("_do_join_and_sync_async", "_on_join_prepare_async"),
+                *("_do_join_and_sync_async", "_on_join_prepare_async", "_assignors"),
             ),
         ),
         (
@@ -182,6 +183,10 @@ def lose_before_joining(consumer: KafkaConsumer) -> None:
     looks again).  In the cooperative protocol they would then be *revoked* after the
     join, and the last commit for them, under the new generation, would go over what
     their new owner has committed.
+
+    Its assignor remembers them all the same and names them in the join as its own
+    (3.0.12): nobody else is given them in this rebalance, and as they are not revoked
+    from anybody no other one follows.  They would be read by nobody.
     """
     coordinator = consumer._coordinator
     subscription = consumer._subscription
@@ -191,6 +196,10 @@ def lose_before_joining(consumer: KafkaConsumer) -> None:
         now = coordinator._generation
         if now.is_lost() and subscription.assigned_partitions():
             await coordinator._on_join_prepare_async(now.generation_id, now.member_id)
+        if now.is_lost():
+            for assignor in coordinator._assignors.values():
+                if isinstance(assignor, CooperativeStickyAssignor):
+                    assignor.member_assignment = None
         return await join()
 
     coordinator._do_join_and_sync_async = join_as_what_it_is
