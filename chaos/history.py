@@ -259,6 +259,10 @@ class History:
         """Messages that came again, in all groups."""
         return sum(p.replays for group in self._of.values() for p in group)
 
+    def is_calm(self, time: float) -> bool:
+        """Whether nothing explains a replay of what is journaled from now on."""
+        return all(window.end < time for window in self.windows)
+
     def frontiers(self, group: str) -> list[int]:
         """For each partition the lowest offset that no member has journaled."""
         return [partition.frontier for partition in self._of[group]]

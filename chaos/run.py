@@ -198,12 +198,18 @@ class _Run:
             nursery.cancel_scope.cancel()
 
     async def _course(self) -> None:
+        begin = self.began
         if self.settings.faults:
             async with trio.open_nursery() as happening:
                 for step in draw(self.options):
-                    await trio.sleep(self.began + step.at - time.monotonic())
+                    await trio.sleep(max(0, begin + step.at - time.monotonic()))
+                    if step.calm:
+                        due = time.monotonic()
+                        while not self.history.is_calm(time.monotonic()):
+                            await trio.sleep(0.2)
+                        begin += time.monotonic() - due
                     happening.start_soon(self._carry_out, step)
-        await trio.sleep(max(0, self.began + self.options.minutes * 60 - time.monotonic()))
+        await trio.sleep(max(0, begin + self.options.minutes * 60 - time.monotonic()))
         self._say("no more faults")
         over = time.monotonic()
         ends = await self.producers.finish()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .proxy import Fault, Trouble
 
@@ -116,6 +116,8 @@ class Step:
         target: Number of a node or a member, None where all are meant.
         lasts: Seconds until it is undone.
         fault: What the network before the node does.
+        calm: Only when the consequences of everything before are over, however long a
+            node needs to come back; what follows is put off by as much.
     """
 
     at: float
@@ -123,6 +125,7 @@ class Step:
     target: int | None = None
     lasts: float = 0.0
     fault: Fault | None = None
+    calm: bool = False
 
     def __str__(self) -> str:
         what = self.kind.value
@@ -179,7 +182,8 @@ def _draw(options: Options) -> Iterator[Step]:
         # Two moves in order, the second when the first is over.
         for at in (calm, calm + options.calm / 2):
             if at + options.calm / 2 <= end:
-                yield _member_step(at, chance.choice(CLEAN), chance, members)
+                move = _member_step(at, chance.choice(CLEAN), chance, members)
+                yield replace(move, calm=True)
         begin += cycle
 
 

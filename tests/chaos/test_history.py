@@ -120,6 +120,17 @@ def test_replay_has_to_be_explained(life: str | None, begin: float, end: float, 
     assert history.replay_bound() == 7
 
 
+def test_calm_is_when_everything_is_over() -> None:
+    """A window that is open, or has just ended, is none."""
+    history = told()
+    assert history.is_calm(0)
+    window = history.happens("it", 1)
+    assert not history.is_calm(99)
+    window.end = 5
+    assert not history.is_calm(5)
+    assert history.is_calm(6)
+
+
 def test_replay_without_any_fault_is_found() -> None:
     """Nothing happened, so nothing comes twice."""
     history = told(*REPLAY)

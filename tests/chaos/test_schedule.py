@@ -39,6 +39,7 @@ def test_calm_has_orderly_moves_only(seed: int) -> None:
     calm = [step for step in steps if step.at % cycle >= options.storm]
     assert len(calm) >= 6
     assert all(step.kind in CLEAN for step in calm)
+    assert all(step.calm is (step in calm) for step in steps)
     assert all(step.at % cycle >= options.storm + options.recovery for step in calm)
     assert steps == sorted(steps, key=lambda step: step.at)
 
