@@ -12,8 +12,10 @@ from .history import Rule, Violation
 
 __all__ = ["ENOUGH", "Sample", "growth", "quarters", "sample"]
 
-ENOUGH = 40
-"""Samples below which nothing can be said of growth."""
+ENOUGH = 120
+"""Samples, one each 2 s, below which nothing can be said of growth: a process reaches its
+level of memory (45 to 72 MiB) with the first large backlog that it reads, which may be
+after minutes."""
 
 ALLOWED = {"rss": 16 * 2**20, "fds": 6, "threads": 4, "tasks": 4}
 """How much more the last quarter of a life may use than the second: sockets and threads
