@@ -106,6 +106,13 @@ def faust(session: nox.Session) -> None:
 
 
 @nox.session
+def chaos(session: nox.Session) -> None:
+    """Kill nodes and members, spoil the network, and see that nothing is lost: docs/chaos.md."""
+    install(session, "test")
+    session.run("python", "-m", "chaos", *session.posargs)
+
+
+@nox.session
 def lock(session: nox.Session) -> None:
     """Write constraints.txt anew, the versions that development and CI use, and Faust's."""
     session.install("uv")

@@ -78,6 +78,57 @@ def test_process_that_is_frozen_commits_nothing_when_it_wakes_up(
     assert check_commits() == [2 * count // partitions] * partitions
 
 
+def test_member_that_is_thrown_out_while_it_joins_loses_its_partitions(
+    kafka_cluster: Cluster, topic: TopicFactory
+) -> None:
+    """It learns of it from the answer to its join, and keeps nothing that it could commit."""
+    name, group = topic(4), new_group()
+    produce_numbered(kafka_cluster.bootstrap, name, 400, 4)
+    lost: list[frozenset[TP]] = []
+    revoked: list[frozenset[TP]] = []
+    expelled: list[str] = []
+    options = {
+        "session_timeout_ms": 6000,
+        "heartbeat_interval_ms": 300,
+        "partition_assignment_strategy": "cooperative-sticky",
+    }
+    opened = partial(
+        open_consumer,
+        f"kafka://{kafka_cluster.bootstrap}",
+        group=group,
+        client_options=options,
+    )
+
+    async def main() -> None:
+        async with (
+            opened(on_partitions_lost=lost.append, on_partitions_revoked=revoked.append) as first,
+            first.stream(name) as stream,
+        ):
+            with trio.fail_after(60):
+                async for message in stream:
+                    message.ack()
+                    break
+            coordinator = first._session._client._coordinator  # type: ignore[attr-defined]
+            join = coordinator._do_join_and_sync_async
+
+            async def join_too_late() -> object:
+                if not expelled:
+                    expelled.append(coordinator._generation.member_id)
+                    kafka_cluster.expel(group, expelled[0])
+                return await join()
+
+            coordinator._do_join_and_sync_async = join_too_late
+            async with opened(topics=[name]) as second:
+                with trio.fail_after(60):
+                    # None is left to nobody, either.
+                    while len(first.assignment) != 2 or len(second.assignment) != 2:
+                        await trio.sleep(0.1)
+                assert lost == [frozenset(TP(name, number) for number in range(4))]
+                assert revoked == []
+
+    trio.run(main)
+
+
 def test_coordinator_that_is_killed_delays_commits_and_loses_nothing(
     kafka_cluster_3: Cluster, topic: TopicFactory
 ) -> None:

@@ -93,6 +93,8 @@ class Nodes:
         heap: the most memory for each node's objects, as Java writes it.
         properties: server properties that win over the test-suited ones of `properties.py`.
         timeout: seconds that a start, or anything else that is waited for, may take.
+        proxies: for each node the port of a proxy on loopback through which some clients come;
+            see `proxied_ports`.
 
     Raises:
         KafkaUnavailable: on entering, Java, Maven or Kafka's jars cannot be had.
@@ -106,13 +108,17 @@ class Nodes:
         heap: str = "768m",
         properties: Mapping[str, Value] | None = None,
         timeout: float = 120.0,
+        proxies: Mapping[int, int] | None = None,
     ) -> None:
         if nodes < 1:
             raise ValueError(f"a cluster needs at least one node, not {nodes}")
+        if proxies is not None and set(proxies) != set(range(1, nodes + 1)):
+            raise ValueError(f"{nodes} nodes need a proxy each, not {dict(proxies)}")
         self._size = nodes
         self._heap = heap
         self._properties = dict(properties or {})
         self._timeout = timeout
+        self._proxies = dict(proxies or {})
         self._libs = Path()
         self._keeper: Keeper | None = None
         self._nodes: dict[int, _Node] = {}
@@ -176,6 +182,13 @@ class Nodes:
     def sasl_bootstrap(self) -> str:
         """The addresses at which a client has to log in, see `properties.USER`."""
         return ",".join(f"{HOST}:{node.ports.sasl}" for node in self._nodes.values())
+
+    @property
+    def proxied_ports(self) -> dict[int, int]:
+        """Where the proxy of each node has to pass connections on to."""
+        if not self._proxies:
+            raise RuntimeError("this cluster was started without proxies")
+        return {node.number: node.ports.proxied for node in self._nodes.values()}
 
     def pid(self, node: int) -> int:
         """Return the process id of a node that is not stopped."""
@@ -311,7 +324,8 @@ class Nodes:
         for node in self._nodes.values():
             node.folder.mkdir()
             data = node.folder / "data"
-            settings = server_properties(node.number, ports, data, self._properties)
+            proxy = self._proxies.get(node.number)
+            settings = server_properties(node.number, ports, data, self._properties, proxy)
             write_properties(node.folder / "node.properties", settings)
             arguments = ("format", "-t", cluster, "-c", str(node.folder / "node.properties"))
             self._kept.start(

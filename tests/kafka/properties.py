@@ -22,11 +22,12 @@ Value = str | int | float | bool
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """The ports of one node, both on loopback."""
+    """The ports of one node, all on loopback."""
 
     client: int
     controller: int
     sasl: int
+    proxied: int
 
 
 USER, PASSWORD = "alice", "alice-secret"
@@ -40,7 +41,7 @@ def free_ports(nodes: int) -> dict[int, Ports]:
     """
     found: list[int] = []
     with ExitStack() as held:  # hold all until the last is found, so that they differ
-        while len(found) < 3 * nodes:
+        while len(found) < 4 * nodes:
             port = random.choice(_PORTS)
             probe = held.enter_context(socket.socket())
             try:
@@ -48,11 +49,15 @@ def free_ports(nodes: int) -> dict[int, Ports]:
             except OSError:
                 continue
             found.append(port)
-    return {i + 1: Ports(*found[3 * i : 3 * i + 3]) for i in range(nodes)}
+    return {i + 1: Ports(*found[4 * i : 4 * i + 4]) for i in range(nodes)}
 
 
 def server_properties(
-    node: int, ports: Mapping[int, Ports], data: Path, extra: Mapping[str, Value]
+    node: int,
+    ports: Mapping[int, Ports],
+    data: Path,
+    extra: Mapping[str, Value],
+    proxy: int | None = None,
 ) -> dict[str, str]:
     """Return the properties of one combined broker and controller.
 
@@ -62,6 +67,9 @@ def server_properties(
         data: the node's folder for logs.
         extra: what the caller wants otherwise; wins over everything here. `{client}` and
             `{sasl}` in a text stand for the node's own ports.
+        proxy: a port on loopback whose listener passes connections on to the node's port
+            `proxied`. Clients that come that way are told to come that way; the nodes among
+            themselves, and clients of the other ports, are not.
     """
     copies = min(3, len(ports))
     in_sync = max(1, copies - 1)  # one of three nodes may fail
@@ -123,6 +131,14 @@ def server_properties(
         "background.threads": 2,
         "group.coordinator.threads": 1,
     }
+    if proxy is not None:
+        properties["listeners"] = f"{properties['listeners']},PROXIED://{HOST}:{own.proxied}"
+        properties["advertised.listeners"] = (
+            f"{properties['advertised.listeners']},PROXIED://{HOST}:{proxy}"
+        )
+        properties["listener.security.protocol.map"] = (
+            f"{properties['listener.security.protocol.map']},PROXIED:PLAINTEXT"
+        )
     for key, value in extra.items():
         if isinstance(value, str):
             value = value.replace("{client}", str(own.client)).replace("{sasl}", str(own.sasl))

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import kafka
 from kafka import KafkaConsumer, errors
 from kafka.consumer.fetcher import Fetcher
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.net.inet import KafkaNetSocket
 from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
 from kafka.record.default_records import DefaultRecordBatch
@@ -37,6 +38,7 @@ __all__ = [
     "hold_joins",
     "is_fenced",
     "is_joining",
+    "lose_before_joining",
     "positions",
     "read_batches_with",
     "read_large_pieces",
@@ -85,13 +87,15 @@ def check(consumer: KafkaConsumer) -> None:
             getattr(consumer, "_coordinator", None),
             (
                 *("fetch_committed_offsets", "need_rejoin", "rejoining", "stable"),
-                *("_heartbeat_enabled", "_handle_offset_commit_response"),
+                *("_heartbeat_enabled", "_handle_offset_commit_response", "_generation"),
+                *("_do_join_and_sync_async", "_on_join_prepare_async", "_assignors"),
             ),
         ),
         (
             getattr(consumer, "_subscription", None),
             (
                 *("assignment", "assign_from_subscribed", "partitions_auto_assigned"),
+                "assigned_partitions",
                 *("request_offset_reset", "has_default_offset_reset_policy"),
             ),
         ),
@@ -200,6 +204,37 @@ def finish_joins(consumer: KafkaConsumer) -> None:
 def is_joining(consumer: KafkaConsumer) -> bool:
     """Whether polls have to carry a join on."""
     return bool(consumer._coordinator.need_rejoin())
+
+
+def lose_before_joining(consumer: KafkaConsumer) -> None:
+    """Have the client give up what it has lost before it joins without a generation.
+
+    It looks once, before the first attempt of a join, whether it is still a member.
+    If it learns later, from the answer to that attempt, that it has been thrown out,
+    it tries again as a new member and keeps its partitions (3.0.12; the Java client
+    looks again).  In the cooperative protocol they would then be *revoked* after the
+    join, and the last commit for them, under the new generation, would go over what
+    their new owner has committed.
+
+    Its assignor remembers them all the same and names them in the join as its own
+    (3.0.12): nobody else is given them in this rebalance, and as they are not revoked
+    from anybody no other one follows.  They would be read by nobody.
+    """
+    coordinator = consumer._coordinator
+    subscription = consumer._subscription
+    join = coordinator._do_join_and_sync_async
+
+    async def join_as_what_it_is() -> Any:
+        now = coordinator._generation
+        if now.is_lost() and subscription.assigned_partitions():
+            await coordinator._on_join_prepare_async(now.generation_id, now.member_id)
+        if now.is_lost():
+            for assignor in coordinator._assignors.values():
+                if isinstance(assignor, CooperativeStickyAssignor):
+                    assignor.member_assignment = None
+        return await join()
+
+    coordinator._do_join_and_sync_async = join_as_what_it_is
 
 
 def watch_commits(consumer: KafkaConsumer, missing: set[TopicPartition]) -> None:
