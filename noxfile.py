@@ -17,6 +17,7 @@ nox.options.error_on_missing_interpreters = False
 nox.options.sessions = ["lint", "typing", "tests", "coverage", "kafka"]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
+PARALLEL = ("-n", "auto", "--dist", "worksteal")
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 
 
@@ -33,14 +34,15 @@ def install(session: nox.Session, *groups: str, package: bool = True) -> None:
 def tests(session: nox.Session) -> None:
     """Run every test that needs no broker, against the built wheel."""
     install(session, "test")
-    session.run("pytest", "-m", "not kafka", *session.posargs)
+    session.run("pytest", "-m", "not kafka", *PARALLEL, *session.posargs)
 
 
 @nox.session
 def kafka(session: nox.Session) -> None:
     """Run the conformance suite and the end-to-end tests on a real Kafka."""
     install(session, "test")
-    session.run("pytest", "-m", "kafka", *session.posargs)
+    # A file goes to one process, each of which has a cluster of its own.
+    session.run("pytest", "-m", "kafka", "-n", "2", "--dist", "loadfile", *session.posargs)
 
 
 @nox.session

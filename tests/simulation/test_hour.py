@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import threading
 import tracemalloc
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
+import pytest
 import trio
 
 from trio_consumer import TP, CommitFailedError, Consumer, Stream
@@ -146,9 +148,11 @@ def highest(samples: list[Sample], what: Callable[[Sample], int]) -> int:
     return max(map(what, samples))
 
 
-def test_nothing_grows_in_an_hour() -> None:
+def test_nothing_grows_in_an_hour(caplog: pytest.LogCaptureFixture) -> None:
     """Memory, tasks, ledger entries, buffers: no more in the last third than in the first."""
     group = Group()
+    # pytest keeps every line that is logged.
+    caplog.set_level(logging.CRITICAL, "trio_consumer")
 
     async def main() -> None:
         before = tasks_living()

@@ -1,0 +1,1 @@
+"""The rules of account, commit and hand-over as a small machine, searched to its last state."""
