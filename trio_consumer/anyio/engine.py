@@ -33,9 +33,6 @@ T = TypeVar("T")
 class Engine:
     """The guest run of one event loop; it lasts as long as somebody uses it."""
 
-    new_clock: ClassVar[Callable[[], trio.abc.Clock | None]] = staticmethod(lambda: None)
-    """Makes the clock of the guest; None is the system's."""
-
     _engines: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, Engine]] = WeakKeyDictionary()
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -45,6 +42,11 @@ class Engine:
         self._stop: trio.Event
         self._started = loop.create_future()
         self._ended = loop.create_future()
+
+    @staticmethod
+    def new_clock() -> trio.abc.Clock | None:
+        """Make the clock of a guest run; None is the system's."""
+        return None
 
     @classmethod
     @asynccontextmanager
