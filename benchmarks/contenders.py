@@ -160,6 +160,28 @@ def automatic_confluent_default(bootstrap: str, topic: str, count: int) -> Resul
     return _ours(bootstrap, topic, count, _automatic, "confluent")
 
 
+def _ours_on_asyncio(bootstrap: str, topic: str, count: int, body: Body) -> Result:
+    from trio_consumer.anyio import open_consumer as open_with_anyio
+
+    async def main() -> Result:
+        watch = Watch(count)
+        async with open_with_anyio(f"kafka://{bootstrap}", group=_group()) as consumer:
+            await body(consumer, topic, count, watch)
+            return watch.stop()
+
+    return asyncio.run(main())
+
+
+def automatic_asyncio(bootstrap: str, topic: str, count: int) -> Result:
+    """trio_consumer.anyio on asyncio: ``async for``, automatic acknowledgements."""
+    return _ours_on_asyncio(bootstrap, topic, count, _automatic)
+
+
+def batches_asyncio(bootstrap: str, topic: str, count: int) -> Result:
+    """trio_consumer.anyio on asyncio: ``stream.batches(2000)``."""
+    return _ours_on_asyncio(bootstrap, topic, count, _batches)
+
+
 def manual(bootstrap: str, topic: str, count: int) -> Result:
     """trio_consumer: ``async for``, each message finished by ``message.ack()``."""
 
@@ -419,6 +441,8 @@ CONTENDERS: dict[str, Contender] = {
     "trio_consumer eight streams": Contender(_streams(8)),
     "trio_consumer sixteen streams": Contender(_streams(16)),
     "trio_consumer one slow partition": Contender(one_slow_partition),
+    "trio_consumer on asyncio, async for": Contender(automatic_asyncio),
+    "trio_consumer on asyncio, batches": Contender(batches_asyncio),
     "trio_consumer over confluent, async for": Contender(automatic_confluent),
     "trio_consumer over confluent, its defaults": Contender(automatic_confluent_default),
     "trio_consumer over confluent, batches": Contender(batches_confluent),

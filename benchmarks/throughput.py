@@ -30,7 +30,10 @@ TWO = "trio_consumer two streams"
 CONFLUENT = "trio_consumer over confluent, async for"
 CONFLUENT_BATCHES = "trio_consumer over confluent, batches"
 
+ASYNCIO = "trio_consumer on asyncio, async for"
+
 BARS = (
+    ("on asyncio / on Trio, async for", ASYNCIO, AUTO, 0.9, 1.0),
     ("async for, automatic acks / bare poll loop", AUTO, BASELINE, 0.95, 1.0),
     ("batches / bare poll loop", BATCHES, BASELINE, 0.98, 1.0),
     ("over kafka-python / faust-streaming", AUTO, "faust-streaming agent", 12.0, 15.0),

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 from starlette.requests import Request
 
-from examples.starlette_app import app, lifespan, show
 from trio_consumer import TP
 from trio_consumer.testing import MemoryBroker
 
@@ -19,6 +20,11 @@ def test_consumer_in_the_lifespan_of_an_application(
     run: Callable[[Callable[[], Awaitable[Any]]], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It consumes while requests are served, and commits when the application stops."""
+    # The examples lie beside the package, not in it.
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])
+    monkeypatch.delitem(sys.modules, "examples", raising=False)
+    from examples.starlette_app import app, lifespan, show
+
     name = "shop"
     MemoryBroker.forget(name)
     broker = MemoryBroker.named(name)
