@@ -23,6 +23,8 @@ pytestmark = pytest.mark.kafka
 
 MEMBER = Path(__file__).with_name("member.py")
 PATIENCE = 240.0
+PAUSE = "0.001"
+"""Seconds after each batch of 50: at full speed a member would be done before it is killed."""
 
 _serial = itertools.count(1)
 
@@ -83,7 +85,7 @@ def test_killed_five_times_loses_nothing(
         for partition, offset in enumerate(start):
             missing = [o for o in range(offset) if not handled[partition, o]]
             assert not missing, f"seed {seed}: {partition}@{offset} passes {missing[:5]}"
-        with member(kafka_cluster.bootstrap, group, name, str(journal), "range", "0") as process:
+        with member(kafka_cluster.bootstrap, group, name, str(journal), "range", PAUSE) as process:
             if life < 5:
                 wait_until(lambda journal=journal: len(journaled(journal)) > 0)
                 time.sleep(chance.uniform(0.05, 0.6))

@@ -130,7 +130,7 @@ def test_three_hundred_pauses_stall_no_partition(
     """Back-pressure pauses and resumes while other partitions run dry, again and again."""
     rounds, group = 300, f"pauses-{next(_serial)}"
     busy, dry = topic(4), topic(2)
-    count = rounds * 130
+    count = rounds * 260
     produce_numbered(kafka_cluster.bootstrap, busy, count, 4)
     pauses = 0
 
