@@ -14,10 +14,11 @@ nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_existing_virtualenvs = True
 # Python versions that are not installed are left out, also in CI.
 nox.options.error_on_missing_interpreters = False
-nox.options.sessions = ["lint", "typing", "tests", "coverage", "kafka"]
+nox.options.sessions = ["lint", "typing", "tests", "proofs", "coverage", "kafka"]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PARALLEL = ("-n", "auto", "--dist", "worksteal")
+PROOFS = ("tests/cancellation", "tests/simulation", "tests/model")
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 
 
@@ -32,9 +33,17 @@ def install(session: nox.Session, *groups: str, package: bool = True) -> None:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Run every test that needs no broker, against the built wheel."""
+    """Run the tests that need no broker, against the built wheel; the long ones are in proofs."""
     install(session, "test")
-    session.run("pytest", "-m", "not kafka", *PARALLEL, *session.posargs)
+    rest = [f"--ignore={folder}" for folder in PROOFS]
+    session.run("pytest", "-m", "not kafka", *PARALLEL, *rest, *session.posargs)
+
+
+@nox.session
+def proofs(session: nox.Session) -> None:
+    """Cancel at every step, simulate by seed, search the model: minutes, on one Python."""
+    install(session, "test")
+    session.run("pytest", *PARALLEL, *PROOFS, *session.posargs)
 
 
 @nox.session
@@ -88,9 +97,9 @@ def typing(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure throughput on a real Kafka beside the bare client, as ratios."""
+    """Measure on a real Kafka beside the peers, as ratios: ``nox -s bench -- --only throughput``."""
     install(session, "bench")
-    session.run("python", "-m", "benchmarks.throughput", *session.posargs)
+    session.run("python", "-m", "benchmarks", *session.posargs)
 
 
 @nox.session(python="3.12")
