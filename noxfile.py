@@ -97,7 +97,7 @@ def typing(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure on a real Kafka beside the peers, as ratios: ``nox -s bench -- --only throughput``."""
+    """Measure on a real Kafka beside the peers, as ratios (``-- --only throughput``)."""
     install(session, "bench")
     session.run("python", "-m", "benchmarks", *session.posargs)
 
