@@ -1,0 +1,183 @@
+"""Cancellation by asyncio's own means, and what else an event loop of asyncio has of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from trio_consumer.anyio import Consumer, Stream, open_consumer
+from trio_consumer.testing import MemoryBroker
+
+from .support import Run, broker, committed, take
+
+
+def test_native_cancellation_loses_nothing(run_asyncio: Run) -> None:
+    made = broker(100)
+    seen: list[int] = []
+
+    async def consume() -> None:
+        async with open_consumer(made, group="g") as consumer, consumer.stream("t") as stream:
+            async for message in stream:
+                seen.append(message.offset)
+                await asyncio.sleep(0.001)
+
+    async def main() -> None:
+        while len(seen) < 100 or seen[-1] != 99:
+            task = asyncio.create_task(consume())
+            await asyncio.sleep(0.03)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            first = committed(made) or 0
+            assert first <= (seen[-1] + 1 if seen else 0)
+            assert seen[-1:] == [] or first >= seen[-1]
+
+    run_asyncio(main)
+    assert sorted(set(seen)) == list(range(100))
+
+
+def test_cancelled_twice_still_ends_in_order(run_asyncio: Run) -> None:
+    made = broker(10)
+    made.faults = replace(made.faults, latency=0.05)
+
+    async def consume(taken: asyncio.Event) -> None:
+        async with open_consumer(made, group="g") as consumer, consumer.stream("t") as stream:
+            await take(stream, 10)
+            taken.set()
+            await asyncio.sleep(1000)
+
+    async def main() -> None:
+        taken = asyncio.Event()
+        task = asyncio.create_task(consume(taken))
+        await taken.wait()
+        for _ in range(5):
+            task.cancel()
+            await asyncio.sleep(0)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    run_asyncio(main)
+    assert committed(made) == 10
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio.timeout came with Python 3.11")
+def test_timeout_of_asyncio(run_asyncio: Run) -> None:
+    made = broker(3)
+
+    async def main() -> None:
+        async with open_consumer(made, group="g") as consumer, consumer.stream("t") as stream:
+            await take(stream, 3)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.02):  # type: ignore[attr-defined, unused-ignore]
+                    async for _ in stream:
+                        raise AssertionError
+            made.produce("t", b"3")
+            assert [m.value for m in await take(stream, 1)] == [b"3"]
+
+    run_asyncio(main)
+    assert committed(made) == 4
+
+
+def test_every_await_of_a_program_cancelled_in_turn(run_asyncio: Run) -> None:
+    """At each step of the event loop in turn; what follows finishes the work."""
+    steps = 0
+    while True:
+        made = broker(6)
+        seen: list[int] = []
+
+        async def program(made: MemoryBroker = made, seen: list[int] = seen) -> None:
+            async with (
+                open_consumer(made, group="g", commit_every=2) as consumer,
+                consumer.stream("t") as stream,
+            ):
+                async for message in stream:
+                    await asyncio.sleep(0)
+                    seen.append(message.offset)
+                    if message.offset == 3:
+                        await consumer.commit()
+                    if message.offset == 5:
+                        message.ack()
+                        break
+
+        async def main(
+            program: Callable[[], Awaitable[None]] = program, after: int = steps
+        ) -> bool:
+            task = asyncio.ensure_future(program())
+            for _ in range(after):
+                if task.done():
+                    await task
+                    return True
+                await asyncio.sleep(0)
+            task.cancel()
+            try:
+                await task
+            except asyncio.CancelledError:
+                return False
+            return True
+
+        ended = run_asyncio(main)
+        offset = committed(made) or 0
+        assert offset <= (seen[-1] + 1 if seen else 0)
+        before = len(seen)
+        if offset < 6:
+            run_asyncio(program)
+        assert committed(made) == 6
+        assert sorted(set(seen)) == list(range(6))
+        assert seen[before:] == list(range(offset, 6))
+        if ended:
+            break
+        steps += 1
+    assert steps > 20
+
+
+def test_two_consumers_share_the_guest_and_the_last_one_ends_it(run_asyncio: Run) -> None:
+    made, other = broker(3), broker(3)
+
+    async def main() -> None:
+        async with open_consumer(made, group="g") as one:
+            async with open_consumer(other, group="g") as two, two.stream("t") as stream:
+                await take(stream, 3)
+            async with one.stream("t") as stream:
+                await take(stream, 3)
+        async with open_consumer(made, group="h") as again, again.stream("t") as stream:
+            await take(stream, 3)
+
+    run_asyncio(main)
+    assert committed(made) == committed(other) == committed(made, group="h") == 3
+
+
+def test_ack_from_a_thread(run: Run) -> None:
+    made = broker(3)
+
+    async def main() -> None:
+        async with (
+            open_consumer(made, group="g") as consumer,
+            consumer.stream("t", ack="manual") as stream,
+        ):
+            async for message in stream:
+                assert await anyio.to_thread.run_sync(message.ack)
+                if message.offset == 2:
+                    break
+
+    run(main)
+    assert committed(made) == 3
+
+
+def test_face_on_trio_is_the_plain_one() -> None:
+    """No wrapper, no cost: the very classes."""
+    import trio
+
+    from trio_consumer import Consumer as Plain
+
+    async def main() -> None:
+        async with open_consumer(broker(), group="g") as consumer:
+            assert type(consumer) is Plain is Consumer
+            assert type(consumer.stream("t")) is Stream
+
+    trio.run(main)

@@ -1,0 +1,171 @@
+"""The rules of the ledger: who is told of what, and records that come once more."""
+
+from __future__ import annotations
+
+from array import array
+from itertools import pairwise
+
+import pytest
+
+from trio_consumer._core.delivered_batch import as_offsets
+from trio_consumer._core.ledger import Ledger, Snapshot
+
+from .ledgers import TP, A, B, D
+from .strategies import (
+    HUGE_GAP,
+)
+
+
+@pytest.fixture
+def ledger() -> Ledger:
+    """A ledger that has seen nothing."""
+    return Ledger(TP)
+
+
+@pytest.mark.parametrize(
+    "way", ["finish", "range", "release", "withdraw", "abandon", "forfeit", "close"]
+)
+def test_on_settled_is_called_when_nobody_has_a_batch_in_hand(ledger: Ledger, way: str) -> None:
+    """Every way in which its last entry can end wakes whoever waits."""
+    ledger.deliver([0], A).finish(0, A)
+    first, last = ledger.deliver([1], A), ledger.deliver([2], A)
+    calls: list[int] = []
+    ledger.on_settled = lambda: calls.append(ledger.in_hand)
+    first.finish(0, A)
+    assert calls == [1]
+    if way == "finish":
+        last.finish(0, A)
+    elif way == "range":
+        last.finish_range(0, 1, A)
+    elif way == "release":
+        last.release(0, 1, A)
+    elif way == "withdraw":
+        last.withdraw(0, 1, A)
+    elif way == "abandon":
+        last.abandon(0, A, again=False)
+    elif way == "forfeit":
+        last.forfeit(0, A)
+    else:
+        ledger.close_stream(A)
+    assert calls == [1, 0]
+    last.release(0, 1, A)
+    assert calls == [1, 0]
+
+
+def test_on_count_is_told_every_acknowledgement_once() -> None:
+    """Late and repeated acknowledgements count as they take effect."""
+    counts: list[int] = []
+    ledger = Ledger(TP, on_count=counts.append)
+    batch = ledger.deliver(range(5), A)
+    batch.finish(0, A)
+    batch.finish(0, A)
+    batch.finish_range(0, 2, A)
+    batch.finish_range(2, 4, A)
+    batch.abandon(4, A, again=True)
+    batch.finish(4, A)
+    assert counts == [1, 1, 2, 1]
+    ledger.close()
+    assert not batch.finish(0, A)
+    assert counts == [1, 1, 2, 1]
+
+
+def test_reprs_say_what_is_open(ledger: Ledger) -> None:
+    """The reprs carry the partition and what is unfinished."""
+    batch = ledger.deliver([3, 9], A)
+    batch.abandon(0, A, again=True)
+    assert repr(batch) == "<DeliveredBatch orders[3] 3..9 left=1 owed=1>"
+    assert repr(ledger) == "<Ledger orders[3] open position=10 committed=None unfinished=2>"
+
+
+def test_as_offsets_packs_only_what_has_holes() -> None:
+    """A stretch without a hole is a range, else it takes eight bytes an offset."""
+    assert as_offsets([4]) == range(4, 5)
+    assert as_offsets([4, 5, 6]) == range(4, 7)
+    assert as_offsets([4, 6]) == array("q", [4, 6])
+
+
+def test_offsets_of_a_batch_ascend(ledger: Ledger) -> None:
+    """The offsets of a batch stay as they were delivered."""
+    batch = ledger.deliver([0, 3, 4, HUGE_GAP], A | D)
+    assert all(a < b for a, b in pairwise(batch.offsets))
+
+
+# -- once more
+
+
+def test_record_entered_again_is_finished_under_its_new_entry_only(ledger: Ledger) -> None:
+    """The stream's part moves; the entry of others and what they decide stay."""
+    settled: list[int] = []
+    batch = ledger.deliver([5, 6], A | B)
+    ledger.on_settled = lambda: settled.append(ledger.in_hand)
+    again = ledger.enter_again(batch, 0, A)
+    assert again is not None
+    assert not batch.finish(0, A)
+    assert ledger.enter_again(batch, 0, A) is None
+    # The other one may leave without having seen it: whoever has it decides.
+    batch.release(0, 2, B)
+    assert ledger.owed() == []
+    batch.finish(1, A)
+    assert ledger.unfinished() == [5]
+    assert again.finish(0, A)
+    assert ledger.snapshot() == Snapshot(7, 2)
+
+
+def test_record_entered_again_by_its_only_stream_leaves_nothing_behind(ledger: Ledger) -> None:
+    """The old entry is over with that, and whoever waits is told."""
+    settled: list[int] = []
+    batch = ledger.deliver([5], A)
+    ledger.on_settled = lambda: settled.append(ledger.in_hand)
+    again = ledger.enter_again(batch, 0, A)
+    assert again is not None
+    assert settled == [1]
+    assert (ledger.in_hand, ledger.unfinished_count) == (1, 1)
+    assert again.finish(0, A)
+    assert settled == [1, 0]
+    assert ledger.start == 5
+
+
+def test_record_entered_again_beside_others_of_its_batch(ledger: Ledger) -> None:
+    """Their entries stay in hand, so nobody is told anything."""
+    batch = ledger.deliver([5, 6], A)
+    ledger.on_settled = lambda: pytest.fail("nothing was settled")
+    again = ledger.enter_again(batch, 0, A)
+    assert again is not None
+    assert (list(again.offsets), ledger.in_hand) == ([5], 2)
+    assert ledger.unfinished() == [5, 6]
+
+
+def test_ledger_covers_what_may_be_committed(ledger: Ledger) -> None:
+    """Up to the lowest unfinished record, committed before or not; nothing once it is closed."""
+    assert not ledger.covers(0)
+    batch = ledger.deliver([3, 5, 6], A)
+    assert ledger.covers(3)
+    assert not ledger.covers(4)
+    batch.finish(1, A)
+    assert not ledger.covers(6)
+    batch.finish(0, A)
+    assert ledger.covers(6)
+    ledger.confirm(Snapshot(6, 2))
+    assert ledger.covers(6)
+    assert not ledger.covers(7)
+    ledger.close()
+    assert not ledger.covers(3)
+
+
+def test_ledger_tells_whether_other_streams_alone_hold_back(ledger: Ledger) -> None:
+    """Neither a stream of those that ask, nor a record that is owed."""
+    batch = ledger.deliver([0, 1, 2], A | B)
+    later = ledger.deliver([3], B)
+    assert not ledger.waits_for_others(3, A)
+    batch.finish(0, A)
+    batch.finish(1, A)
+    assert ledger.waits_for_others(2, A)
+    assert not ledger.waits_for_others(2, A | B)
+    assert not ledger.waits_for_others(3, A)
+    batch.finish(2, A)
+    assert ledger.waits_for_others(4, A)
+    later.abandon(0, B, again=True)
+    assert ledger.waits_for_others(3, A)
+    assert not ledger.waits_for_others(4, A)
+    ledger.close()
+    assert not ledger.waits_for_others(3, A)
