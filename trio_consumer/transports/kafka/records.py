@@ -96,6 +96,15 @@ class BatchReader(Fetcher.PartitionRecords):  # type: ignore[misc]  # untyped ba
         """Yield the records of one batch after another, no empty lists."""
         batch = last = records.next_batch()
         while batch is not None:
+            if batch.magic > 2:
+                # No checksum covers the format.  What an unknown one calls a
+                # marker or aborted would be delivered as if it were a record.
+                raise CorruptRecordError(
+                    f"Record batch for partition {self.topic_partition} at offset"
+                    f" {batch.base_offset} has the unknown format {batch.magic}"
+                )
+            if last is not batch and batch.magic == last.magic == 2:
+                self._check_order(last, batch)
             last = batch
             if self.check_crcs and not batch.validate_crc():
                 raise CorruptRecordError(
@@ -132,6 +141,14 @@ class BatchReader(Fetcher.PartitionRecords):  # type: ignore[misc]  # untyped ba
             self.next_fetch_offset = last.next_offset
         self.drain()
 
+    def _check_order(self, last: Any, batch: Any) -> None:
+        """Accounts are kept by offset: one that comes again would be counted twice."""
+        if batch.base_offset < last.next_offset:
+            raise CorruptRecordError(
+                f"Record batch for partition {self.topic_partition} begins at offset"
+                f" {batch.base_offset}, the one before ends at {last.last_offset}"
+            )
+
     def _is_hidden(self, batch: Any) -> bool:
         """Whether a batch is a transaction marker, or of a transaction that was aborted."""
         if self.isolation_level == IsolationLevel.READ_COMMITTED and batch.has_producer_id():
@@ -155,6 +172,7 @@ class BatchReader(Fetcher.PartitionRecords):  # type: ignore[misc]  # untyped ba
                 tp.topic,
                 tp.partition,
                 batch.base_offset,
+                batch.last_offset,
                 batch.first_timestamp,
                 batch.max_timestamp if stamped_by_broker else None,
             )
@@ -187,6 +205,7 @@ def read_records(
     topic: str,
     partition: int,
     base_offset: int,
+    last_offset: int,
     base_timestamp: int,
     timestamp: int | None,
 ) -> None:
@@ -199,12 +218,13 @@ def read_records(
         count: How many there are.
         topic: Their topic.
         partition: Their partition.
-        base_offset: What their offsets are relative to.
+        base_offset: What their offsets are relative to, and the lowest that they can have.
+        last_offset: The highest offset that they can have.
         base_timestamp: What their timestamps are relative to.
         timestamp: The timestamp of them all, if the broker stamped them.
 
     Raises:
-        CorruptRecordError: The lengths contradict each other.
+        CorruptRecordError: The lengths contradict each other, or the offsets do.
         ValueError: A number or a header's name is none.
         IndexError: The bytes end too early.
     """
@@ -214,6 +234,7 @@ def read_records(
     # as much as a fourth of the record.
     end = len(buffer)
     append = into.append
+    least = base_offset
     stamp = -1 if timestamp is None else timestamp
     for _ in range(count):
         n = buffer[position]
@@ -255,6 +276,9 @@ def read_records(
             else:
                 n, position = _read_long(buffer, position)
         offset = base_offset + (~(n >> 1) if n & 1 else n >> 1)
+        if not least <= offset <= last_offset:
+            raise CorruptRecordError(f"offset {offset} is not in {least}..{last_offset}")
+        least = offset + 1
 
         n = buffer[position]
         if n < 128:
