@@ -27,7 +27,7 @@ from ._errors import (
 )
 from ._runtime.consumer import Consumer
 from ._runtime.diagnostics import Activity
-from ._runtime.holding import HeldMessages, Whereabouts
+from ._runtime.holding import HeldMessages, OldestUnfinished, Whereabouts
 from ._runtime.message import Message, MessageBatch
 from ._runtime.opening import open_consumer
 from ._runtime.statistics import (
@@ -63,6 +63,7 @@ __all__ = [
     "MessageBatch",
     "OffsetAndMetadata",
     "OffsetOutOfRangeError",
+    "OldestUnfinished",
     "PartitionStatistics",
     "RoundRobin",
     "SchedulingStrategy",

@@ -19,9 +19,11 @@ from trio_consumer import (
     BrokerUnavailableError,
     ConfigurationError,
     FencedError,
+    OldestUnfinished,
     PartitionStatistics,
     RoundRobin,
     UnknownTopicError,
+    Whereabouts,
     open_consumer,
 )
 from trio_consumer.testing import MemoryBroker
@@ -485,19 +487,24 @@ def test_statistics_tell_what_is_going_on() -> None:
                 assert statistics.partitions == {
                     T0: PartitionStatistics(
                         position=10,
+                        start=0,
                         committed=2,
                         committable=4,
                         high_watermark=10,
                         unfinished=6,
                         oldest_unfinished=4,
+                        oldest=OldestUnfinished(4, 0.0, Whereabouts.HAND, (repr(stream),), ()),
                         replay=8,
                         pause_reasons=(f"full: {stream!r}",),
+                        state="open",
                     )
                 }
                 assert statistics.partitions[T0].lag == 0
                 assert (statistics.group, statistics.generation) == (GROUP, 1)
                 assert (statistics.commits, statistics.commit_failures) == (1, 0)
                 assert (statistics.unfinished, statistics.replay) == (6, 8)
+                assert (statistics.commit_error, statistics.seconds_since_commit) == (None, 0)
+                assert (statistics.lag, statistics.commit_lag) == (0, 8)
                 [one] = statistics.streams
                 assert (one.topics, one.ack) == ({"t"}, "manual")
                 assert (one.buffered, one.is_full) == (4, True)

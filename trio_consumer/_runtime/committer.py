@@ -57,6 +57,8 @@ class Committer:
         self._transactions: TransactionManager | None = None
         self.commits = 0
         self.failures = 0
+        self.error: CommitFailedError | None = None
+        self.committed_at: float | None = None
 
     def attach(self, session: Session, partitions: Partitions) -> None:
         """Say what to commit, and through what."""
@@ -146,6 +148,8 @@ class Committer:
         for ledger, snapshot in taken.values():
             ledger.confirm(snapshot)
         self.commits += 1
+        self.error = None
+        self.committed_at = trio.current_time()
 
     async def _commit_locked(self, selected: Selection | None) -> bool:
         # The timetable is that of all partitions: a part of them, however often
@@ -160,8 +164,9 @@ class Committer:
             try:
                 with self._diagnostics._doing(Activity.COMMITTING):
                     await store(offsets)
-            except CommitFailedError:
+            except CommitFailedError as exc:
                 self.failures += 1
+                self.error = exc
                 raise
             self.confirmed(taken)
         if selected is None and self._policy.succeeded(trio.current_time()) is Report.RECOVERED:

@@ -13,7 +13,14 @@ from .._types import TopicPartition
 from .partitions import Assignment
 from .stream import Stream
 
-__all__ = ["HeldMessages", "Whereabouts", "describe", "held_messages"]
+__all__ = [
+    "HeldMessages",
+    "OldestUnfinished",
+    "Whereabouts",
+    "describe",
+    "held_messages",
+    "oldest_unfinished",
+]
 
 
 class Whereabouts(enum.Enum):
@@ -59,6 +66,69 @@ class HeldMessages:
         if self.stream:
             text += f" ({self.stream})"
         return text
+
+
+@dataclass(frozen=True, slots=True)
+class OldestUnfinished:
+    """The message that holds back the commit of a partition.
+
+    Attributes:
+        offset: Its offset.
+        seconds: How long ago it was delivered to the streams.
+        whereabouts: Where it is; in hand, if one of several streams has it there.
+        streams: The streams that have not finished it, as text; empty if it
+            waits for a stream or for the next member.
+        tasks: Names of the tasks that have it in hand, see :class:`HeldMessages`.
+    """
+
+    offset: int
+    seconds: float
+    whereabouts: Whereabouts
+    streams: tuple[str, ...]
+    tasks: tuple[str, ...]
+
+    def __str__(self) -> str:
+        text = f"offset {self.offset} unfinished for {self.seconds:.1f} s, {self.whereabouts.value}"
+        if self.tasks:
+            text += f" of {' or '.join(self.tasks)}"
+        return text
+
+
+def oldest_unfinished(assignment: Assignment) -> OldestUnfinished | None:
+    """The message that holds back the commit of a partition, None if all is finished.
+
+    Unlike :func:`held_messages` it looks at this one message only, so it may be
+    asked often.
+    """
+    offset = assignment.ledger.oldest_unfinished
+    if offset is None:
+        return None
+    places = [
+        (batch, index)
+        for batch in assignment.ledger.oldest_batches()
+        if (index := batch.lowest()) is not None and batch.offsets[index] == offset
+    ]
+    streams: set[str] = set()
+    tasks: set[str] = set()
+    in_hand = False
+    for taker in assignment.takers:
+        for batch, index in places:
+            if taker.bit and batch.awaits(index, taker.bit):
+                streams.add(repr(taker.stream))
+                if not taker.stream.has_buffered(batch, index):
+                    in_hand = True
+                    tasks.update(taker.stream.holders(batch, index))
+    if in_hand:
+        whereabouts = Whereabouts.HAND
+    else:
+        whereabouts = Whereabouts.BUFFER if streams else Whereabouts.LEFT
+    return OldestUnfinished(
+        offset,
+        trio.current_time() - min(batch.delivered_at for batch, _ in places),
+        whereabouts,
+        tuple(sorted(streams)),
+        tuple(sorted(tasks)),
+    )
 
 
 def held_messages(assignments: Iterable[Assignment]) -> list[HeldMessages]:

@@ -219,13 +219,25 @@ class ConsumerInspection:
         return await self._positions.end_offsets(tps)
 
     def statistics(self) -> ConsumerStatistics:
-        """A frozen snapshot of what this consumer is doing."""
+        """A frozen snapshot of what this consumer is doing; asks the broker nothing.
+
+        ``statistics().what_holds_back()`` says in words why committed offsets
+        stand still.  Each call looks at each partition once, so it may be made
+        some times a second; :meth:`held` looks at each unfinished message.
+        """
+        committer = self._committer
         return ConsumerStatistics(
             group=self._settings.group,
             generation=self._rebalancer.generation,
             rebalances=self._rebalancer.rebalances,
-            commits=self._committer.commits,
-            commit_failures=self._committer.failures,
+            commits=committer.commits,
+            commit_failures=committer.failures,
+            commit_error=None if committer.error is None else str(committer.error),
+            seconds_since_commit=(
+                None
+                if committer.committed_at is None
+                else trio.current_time() - committer.committed_at
+            ),
             activities=self._diagnostics.flags,
             partitions={a.tp: of_partition(a, self._partitions.flow) for a in self._partitions},
             streams=tuple(of_stream(stream) for stream in self._partitions.streams),

@@ -162,6 +162,8 @@ class PollLoop:
         # The highest position that the Trio side has been told since the last
         # assignment or seek, and so the least that the client's may be.
         self._floor: dict[TopicPartition, int] = {}
+        # Of which partitions an end was reported.
+        self._with_end: set[TopicPartition] = set()
         self._look_at = 0.0
         # Replaced, never changed, so that the other thread may read it.
         self._paused: frozenset[TopicPartition] = frozenset()
@@ -342,6 +344,8 @@ class PollLoop:
         # None if nothing was fetched yet, whatever its type says.
         known: Any = self._client.get_watermark_offsets(ClientPartition(*tp), cached=True)
         high = known[1] if known is not None and known[1] >= 0 else None
+        if high is not None:
+            self._with_end.add(tp)
         return Polled(PolledBatch(tp, records, position, high), self._seeks.get(tp, 0))
 
     def _note_ends(self, batches: list[Polled]) -> None:
@@ -355,8 +359,10 @@ class PollLoop:
         self._errors = [e for e in self._errors if e.error().code() != KafkaError._PARTITION_EOF]
         polled = {each.batch.tp for each in batches}
         for tp, end in ends.items():
-            if tp not in self._owned or tp in self._unsought or end == self._floor[tp]:
+            if tp not in self._owned or tp in self._unsought:
                 continue
+            if end == self._floor[tp] and tp in self._with_end:
+                continue  # told before; once it is, or a quiet partition had none
             if tp in polled:
                 # One batch a partition in a poll; a later look finds it.
                 continue
@@ -514,6 +520,7 @@ class PollLoop:
                 for tp in tps:
                     self._unsought.pop(tp, None)
                     self._floor.pop(tp, None)
+                    self._with_end.discard(tp)
             self._open.append((kind, tps))
             internals.put_off_rebalance(self._client, kind, cooperative=self._cooperative)
         except BaseException as exc:

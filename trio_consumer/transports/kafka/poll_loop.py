@@ -89,6 +89,8 @@ class PollLoop:
         self._seeks: dict[TopicPartition, int] = {}
         # Where the Trio side believes each position to be.
         self._reported: dict[TopicPartition, int] = {}
+        # Of which partitions an end was reported.
+        self._with_end: set[TopicPartition] = set()
         # Replaced, never changed, so that the other thread may read it.
         self._paused: frozenset[TopicPartition] = frozenset()
         self._topic_ids: dict[str, object] = {}
@@ -122,6 +124,7 @@ class PollLoop:
         """Partitions went away: their next position is news, whatever it is."""
         for tp in tps:
             self._reported.pop(tp, None)
+            self._with_end.discard(tp)
 
     def took_one(self) -> None:
         """The Trio side took a poll out of ``polled``."""
@@ -257,7 +260,10 @@ class PollLoop:
         moved = [
             (tp, offset)
             for tp, offset in internals.positions(client)
+            # Or the end is known now: nothing else would tell it of a partition that
+            # is quiet from the start.
             if self._reported.get(tp) != offset
+            or (tp not in self._with_end and self._end(tp) is not None)
         ]
         return [self._batch(tp, (), offset) for tp, offset in moved]
 
@@ -266,8 +272,15 @@ class PollLoop:
             moved_to = internals.position(self._client, tp)
         next_offset: int = records[-1].offset + 1 if moved_to is None else moved_to
         self._reported[tp] = next_offset
-        try:
-            high_watermark = self._client.highwater(ClientPartition(*tp))
-        except (AssertionError, KeyError, errors.IllegalStateError):
-            high_watermark = None
+        high_watermark = self._end(tp)
+        if high_watermark is not None:
+            self._with_end.add(tp)
         return Polled(PolledBatch(tp, records, next_offset, high_watermark), self._seeks.get(tp, 0))
+
+    def _end(self, tp: TopicPartition) -> int | None:
+        """The end of a partition as the last fetch told it; asks nobody."""
+        try:
+            end: int | None = self._client.highwater(ClientPartition(*tp))
+        except (AssertionError, KeyError, errors.IllegalStateError):
+            return None
+        return end
