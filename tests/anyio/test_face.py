@@ -498,3 +498,13 @@ def test_commit_that_fails_raises_where_it_was_called(run: Run) -> None:
 
     run(main)
     assert committed(made) == 5
+
+
+def test_face_has_every_name() -> None:
+    """What the package has, the face has: the same objects but for the way in."""
+    import trio_consumer
+    import trio_consumer.anyio as face
+
+    assert face.__all__ == trio_consumer.__all__
+    for name in set(face.__all__) - {"open_consumer"}:
+        assert getattr(face, name) is getattr(trio_consumer, name)

@@ -259,14 +259,17 @@ def test_lag_of_a_quiet_partition_is_known_without_a_question(backend: Backend) 
         tp = TP(topic, 0)
         await backend.produce(topic, numbered(3))
         await backend.set_committed(group, tp, 3)
-        async with backend.consumer(group) as consumer, consumer.stream(topic) as stream:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(take, stream, 1)
-                while (found := consumer.statistics().partitions.get(tp)) is None or (
-                    found.lag is None
-                ):
-                    await anyio.sleep(0.05)
-                assert (found.position, found.lag, found.commit_lag) == (3, 0, 0)
-                await backend.produce(topic, numbered(1))
+        async with (
+            backend.consumer(group) as consumer,
+            consumer.stream(topic) as stream,
+            anyio.create_task_group() as tasks,
+        ):
+            tasks.start_soon(take, stream, 1)
+            while (found := consumer.statistics().partitions.get(tp)) is None or (
+                found.lag is None
+            ):
+                await anyio.sleep(0.05)
+            assert (found.position, found.lag, found.commit_lag) == (3, 0, 0)
+            await backend.produce(topic, numbered(1))
 
     backend.run(main)
