@@ -1,4 +1,4 @@
-"""No socket of a failed connection stays open until the garbage collector comes by."""
+"""No socket stays open until the garbage collector comes by."""
 
 import gc
 import os
@@ -7,9 +7,11 @@ import stat
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import pytest
 import trio
+from kafka.net.compat import KafkaNetClient
 
 from trio_consumer import (
     AuthenticationError,
@@ -17,6 +19,7 @@ from trio_consumer import (
     ConsumerError,
     open_consumer,
 )
+from trio_consumer.transports.kafka import internals
 
 
 def open_sockets() -> int:
@@ -101,3 +104,21 @@ def test_failed_connections_leave_no_socket(
         with pytest.raises(error) as caught:
             trio.run(main)
         assert open_sockets() == before, caught.value
+
+
+def test_closed_client_closes_sockets_with_unsent_bytes() -> None:
+    """What the broker is slow to take holds no connection of a closed client."""
+    with no_collector(), socket.create_server(("127.0.0.1", 0)) as server:
+        before = open_sockets()
+        host, port = server.getsockname()
+        client: Any = KafkaNetClient(bootstrap_servers=[f"{host}:{port}"])
+        internals.close_left_sockets(client)
+        node = client._manager.cluster.bootstrap_brokers()[0]
+        transport = client._net.run(client._manager._build_transport, node)
+        connection, _ = server.accept()
+        with connection:
+            # More than the buffers of both sockets take.
+            client._net.run(transport.write, bytes(64 * 1024 * 1024))
+            transport.close()
+            client.close()
+            assert open_sockets() == before + 1

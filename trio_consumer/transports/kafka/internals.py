@@ -31,6 +31,7 @@ __all__ = [
     "call_in_io_thread",
     "check",
     "close_failed_sockets",
+    "close_left_sockets",
     "fetch_committed",
     "finish_joins",
     "forget_positions",
@@ -427,6 +428,35 @@ def close_failed_sockets() -> None:
 
     KafkaNetSocket.sock_connect = connect_or_close
     KafkaSSLTransport.handshake = handshake_or_close
+
+
+def close_left_sockets(client: Any) -> None:
+    """Let a client's ``close`` close each socket that it made.
+
+    It leaves those with unsent bytes to its IO thread, which it ends before that
+    has sent them (3.0.12): a consumer that is cancelled in a request keeps its
+    connection, until the garbage collector comes by.
+    """
+    manager, close = client._manager, client.close
+    build = manager._build_transport
+    sockets: list[Any] = []
+
+    async def built(*args: Any, **kwargs: Any) -> Any:
+        transport = await build(*args, **kwargs)
+        sockets[:] = [sock for sock in sockets if sock.fileno() >= 0]
+        sockets.append(transport._sock)
+        return transport
+
+    def close_all(node_id: Any = None) -> None:
+        try:
+            close(node_id)
+        finally:
+            if node_id is None:
+                for sock in sockets:
+                    sock.close()
+
+    manager._build_transport = built
+    client.close = close_all
 
 
 PIECE = 1024 * 1024

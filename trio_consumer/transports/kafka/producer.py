@@ -19,6 +19,7 @@ from typing import Any
 
 import trio
 from kafka import KafkaProducer, errors
+from kafka.net.compat import KafkaNetClient
 from kafka.structs import ConsumerGroupMetadata
 from kafka.structs import OffsetAndMetadata as ClientOffset
 from kafka.structs import TopicPartition as ClientPartition
@@ -26,6 +27,7 @@ from kafka.structs import TopicPartition as ClientPartition
 from ..._errors import BrokerUnavailableError, ConfigurationError, ConsumerError, TransportError
 from ..._types import GroupMetadata, OffsetAndMetadata, TopicPartition
 from ..base import OutgoingRecord, ProducerSettings
+from . import internals
 from .translate import transaction_error
 
 __all__ = ["KafkaTransactionalProducer", "open_producer"]
@@ -159,9 +161,15 @@ async def open_producer(
 async def _open(brokers: str, settings: ProducerSettings) -> KafkaProducer:
     timeout = settings.connect_timeout
     options = _options(brokers, settings)
+    internals.close_failed_sockets()
+
+    def make_net(**config: Any) -> Any:
+        net = KafkaNetClient(**config)
+        internals.close_left_sockets(net)
+        return net
 
     def build() -> KafkaProducer:
-        client = KafkaProducer(**options)
+        client = KafkaProducer(kafka_client=make_net, **options)
         try:
             client.init_transactions()
         except BaseException:

@@ -104,6 +104,7 @@ async def _open(options: dict[str, Any], brokers: str, timeout: float) -> KafkaC
         net = KafkaNetClient(**config)
         nets.append(net)
         internals.watch_connections(net, refusals)
+        internals.close_left_sockets(net)
         internals.read_large_pieces(net)
         return net
 
