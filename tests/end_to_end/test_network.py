@@ -35,7 +35,7 @@ def remote() -> Iterator[tuple[Cluster, int]]:
     first = Proxy()
     port = first.port
     first.close()
-    advertised = f"PLAINTEXT://127.0.0.1:{{client}},SASL_PLAINTEXT://127.0.0.1:{port}"
+    advertised = f"PLAINTEXT://127.0.0.1:{{client}},SASL://127.0.0.1:{port}"
     with Cluster(nodes=1, properties={"advertised.listeners": advertised}) as cluster:
         yield cluster, port
 

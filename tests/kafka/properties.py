@@ -81,12 +81,12 @@ def server_properties(
             f"{i}@{HOST}:{p.controller}" for i, p in sorted(ports.items())
         ),
         "listeners": f"PLAINTEXT://{HOST}:{own.client},CONTROLLER://{HOST}:{own.controller}"
-        f",SASL_PLAINTEXT://{HOST}:{own.sasl}",
-        "advertised.listeners": f"PLAINTEXT://{HOST}:{own.client},SASL_PLAINTEXT://{HOST}:{own.sasl}",
+        f",SASL://{HOST}:{own.sasl}",
+        "advertised.listeners": f"PLAINTEXT://{HOST}:{own.client},SASL://{HOST}:{own.sasl}",
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT"
-        ",SASL_PLAINTEXT:SASL_PLAINTEXT",
+        ",SASL:SASL_PLAINTEXT",
         "sasl.enabled.mechanisms": "PLAIN",
-        "listener.name.sasl_plaintext.plain.sasl.jaas.config": (
+        "listener.name.sasl.plain.sasl.jaas.config": (
             "org.apache.kafka.common.security.plain.PlainLoginModule required"
             f' user_{USER}="{PASSWORD}";'
         ),
