@@ -63,10 +63,7 @@ class MessageIterator:
             stream._next = index + 1
             chunk: Chunk = stream._chunk  # type: ignore[assignment]  # _advance() saw to it
             if chunk.decode is None:
-                message = chunk.kind()
-                message._record = chunk.rows[index]
-                message._chunk = chunk
-                message._index = index
+                message = chunk.kind(chunk.rows[index], chunk, index)
                 break
             try:
                 message = chunk.message(index)
