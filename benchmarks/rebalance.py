@@ -37,8 +37,9 @@ from .running import in_rounds, temporary_topic
 
 PARTITIONS = 8
 RATE = 2_000
-BEFORE, AFTER = 8.0, 12.0
-"""Seconds that the first member has the partitions alone, and that both have them."""
+BEFORE, AFTER = 5.0, 8.0
+"""Seconds that the first member has the partitions alone, and that both have them, both
+counted from the youngest member's first message."""
 
 Note = Callable[[int, int], None]
 
@@ -157,10 +158,12 @@ def join(name: str, bootstrap: str, topic: str) -> Outcome:
         try:
             with journals[0].open("wb") as out:
                 members.append(subprocess.Popen([*command, f"g-{topic}"], stdout=out))
+            wait_for_delivery(journals[0])
             time.sleep(BEFORE)
             joined = time.monotonic_ns()
             with journals[1].open("wb") as out:
                 members.append(subprocess.Popen([*command, f"g-{topic}"], stdout=out))
+            wait_for_delivery(journals[1])
             time.sleep(AFTER)
         finally:
             stop.set()
@@ -170,6 +173,19 @@ def join(name: str, bootstrap: str, topic: str) -> Outcome:
             producing.join()
         first, second = (read(journal) for journal in journals)
     return judge(joined, first, second)
+
+
+def wait_for_delivery(journal: Path, patience: float = 90.0) -> None:
+    """Wait until a member has noted its first message.
+
+    Raises:
+        click.ClickException: None came within ``patience`` seconds.
+    """
+    deadline = time.monotonic() + patience
+    while not journal.stat().st_size:
+        if time.monotonic() > deadline:
+            raise click.ClickException(f"no message reached the {journal.name} member")
+        time.sleep(0.01)
 
 
 Delivery = tuple[int, int, int]
@@ -190,7 +206,7 @@ def judge(joined: int, first: list[Delivery], second: list[Delivery]) -> Outcome
             times[partition].append(at)
     silence = max((b - a for of in times.values() for a, b in pairwise(of)), default=0)
     deliveries = [(partition, offset) for _, partition, offset in first + second]
-    begins = min((at for at, _, _ in second), default=joined + int(AFTER * 1e9))
+    begins = min(at for at, _, _ in second)
     return Outcome(
         (begins - joined) / 1e9,
         len(deliveries) - len(set(deliveries)),

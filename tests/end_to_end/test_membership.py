@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import trio
+from kafka import KafkaConsumer
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 
 from trio_consumer import TP, Stream, open_consumer
 
@@ -127,6 +129,75 @@ def test_member_that_is_thrown_out_while_it_joins_loses_its_partitions(
                 assert revoked == []
 
     trio.run(main)
+
+
+def test_what_a_member_keeps_is_read_while_its_join_waits_for_another(
+    kafka_cluster: Cluster, topic: TopicFactory
+) -> None:
+    """The other one is busy and joins late: that is no business of partitions that stay."""
+    name, group = topic(4), new_group()
+    produce_numbered(kafka_cluster.bootstrap, name, 40, 4)
+    seen: Counter[tuple[int, int]] = Counter()
+    revoked: list[frozenset[TP]] = []
+    busy = KafkaConsumer(
+        bootstrap_servers=kafka_cluster.bootstrap,
+        group_id=group,
+        partition_assignment_strategy=[CooperativeStickyAssignor],
+        enable_auto_commit=False,
+    )
+
+    async def main() -> None:
+        async with (
+            open_consumer(
+                f"kafka://{kafka_cluster.bootstrap}",
+                group=group,
+                commit_interval=0.1,
+                client_options={
+                    "partition_assignment_strategy": "cooperative-sticky",
+                    "heartbeat_interval_ms": 300,
+                },
+                on_partitions_revoked=revoked.append,
+            ) as consumer,
+            trio.open_nursery() as nursery,
+        ):
+
+            async def read() -> None:
+                async with consumer.stream(name) as stream:
+                    async for message in stream:
+                        seen[message.partition, message.offset] += 1
+
+            async def reached(count: int) -> None:
+                with trio.fail_after(60):
+                    while len(seen) < count:
+                        await trio.sleep(0.01)
+
+            nursery.start_soon(read)
+            await reached(40)
+            busy.subscribe([name])
+            with trio.fail_after(60):
+                while not revoked:
+                    await trio.to_thread.run_sync(busy.poll, 100)
+            # The other one has joined, and does not again: it polls no more.
+            joining = consumer._session._client._coordinator  # type: ignore[attr-defined]
+            with trio.fail_after(60):
+                while not joining.rejoining:
+                    await trio.sleep(0.01)
+            kept = sorted(tp.partition for tp in consumer.assignment)
+            assert len(kept) == 2, (kept, revoked)
+            produce_numbered(kafka_cluster.bootstrap, name, 4000, 4, start=40)
+            await reached(40 + 2000)
+            assert joining.rejoining, "the test has lost its bite"
+            with trio.fail_after(60):
+                while committed(kafka_cluster, group, name, 4)[kept[0]] < 1010:
+                    await trio.to_thread.run_sync(busy.poll, 100)
+            assert {p for p, offset in seen if offset >= 10} == set(kept)
+            assert set(seen.values()) == {1}
+            nursery.cancel_scope.cancel()
+
+    try:
+        trio.run(main)
+    finally:
+        busy.close(autocommit=False)
 
 
 def test_coordinator_that_is_killed_delays_commits_and_loses_nothing(

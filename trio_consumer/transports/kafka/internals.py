@@ -33,6 +33,7 @@ __all__ = [
     "close_failed_sockets",
     "close_left_sockets",
     "fetch_committed",
+    "fetch_while_joining",
     "finish_joins",
     "forget_positions",
     "given_up",
@@ -90,6 +91,7 @@ def check(consumer: KafkaConsumer) -> None:
                 *("fetch_committed_offsets", "need_rejoin", "rejoining", "stable"),
                 *("_heartbeat_enabled", "_handle_offset_commit_response", "_generation"),
                 *("_do_join_and_sync_async", "_on_join_prepare_async", "_assignors"),
+                *("_join_task", "poll", "time_to_next_poll"),
             ),
         ),
         (
@@ -200,6 +202,42 @@ def finish_joins(consumer: KafkaConsumer) -> None:
     coordinator = consumer._coordinator
     need_rejoin = coordinator.need_rejoin
     coordinator.need_rejoin = lambda: coordinator.rejoining or need_rejoin()
+
+
+JOIN_LOOK = 0.02
+"""Seconds after which a poll that waits for records looks whether a join has ended."""
+
+
+def fetch_while_joining(consumer: KafkaConsumer) -> None:
+    """Have ``poll`` go on reading what the member keeps while its join waits for others.
+
+    The broker answers a join when all members have sent theirs, which takes the
+    others a heartbeat interval or, if they are busy, up to their
+    ``max_poll_interval_ms``.  The client fetches nothing meanwhile (3.0.12; Java's
+    has since KAFKA-8421), though nobody else may have these partitions: a
+    cooperative member gives up only what it was told to, *before* it joins, and an
+    eager one everything.  One that was thrown out keeps nothing either, but is told
+    in the middle of its join, so that there is no reading then.
+    """
+    coordinator, subscription = consumer._coordinator, consumer._subscription
+    poll, time_to_next_poll = coordinator.poll, coordinator.time_to_next_poll
+
+    def reads_on() -> bool:
+        join = coordinator._join_task
+        return (
+            coordinator.rejoining
+            and join is not None
+            and not join.is_done
+            and not coordinator._generation.is_lost()
+            and bool(subscription.fetchable_partitions())
+        )
+
+    def poll_unless_joining(timeout_ms: Any = None) -> Any:
+        return reads_on() or poll(timeout_ms=timeout_ms)
+
+    # No heartbeat is due in a join, so the client would not wait at all.
+    coordinator.poll = poll_unless_joining
+    coordinator.time_to_next_poll = lambda: JOIN_LOOK if reads_on() else time_to_next_poll()
 
 
 def is_joining(consumer: KafkaConsumer) -> bool:

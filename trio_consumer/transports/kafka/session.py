@@ -59,6 +59,7 @@ class KafkaSession:
         self._missing: set[TopicPartition] = set()
         internals.watch_commits(client, self._missing)
         internals.finish_joins(client)
+        internals.fetch_while_joining(client)
         internals.lose_before_joining(client)
         self._paused: frozenset[TopicPartition] = frozenset()
         self._seeks: Counter[TopicPartition] = Counter()
