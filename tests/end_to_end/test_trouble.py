@@ -51,8 +51,9 @@ async def take(stream: Stream, count: int) -> list[Message]:
     return messages
 
 
+@pytest.mark.parametrize("pause", [0.0, 0.5])
 def test_poll_that_ends_in_the_middle_of_a_join(
-    kafka_cluster: Cluster, topic: TopicFactory, monkeypatch: pytest.MonkeyPatch
+    kafka_cluster: Cluster, topic: TopicFactory, monkeypatch: pytest.MonkeyPatch, pause: float
 ) -> None:
     """The join goes on, and the next poll takes up what came of it.
 
@@ -68,9 +69,22 @@ def test_poll_that_ends_in_the_middle_of_a_join(
         url = f"kafka://{kafka_cluster.bootstrap}"
         with trio.fail_after(60):
             async with open_consumer(url, group=new_group()) as consumer, AsyncExitStack() as stack:
-                for name in topics:
+                if pause:
+                    # Each join ends while nobody polls: its result is not thrown away.
+                    coordinator = consumer._session._client._coordinator  # type: ignore[attr-defined]
+                    ensure = coordinator.ensure_active_group
+
+                    def slowly(**kwargs: Any) -> Any:
+                        joined = ensure(**kwargs)
+                        time.sleep(pause)
+                        return joined
+
+                    coordinator.ensure_active_group = slowly
+                for number, name in enumerate(topics, 1):
                     stream = await stack.enter_async_context(consumer.stream(name))
                     assert len(await take(stream, 10)) == 10
+                    if pause:
+                        assert consumer.generation == number
                 await consumer.commit()
 
     trio.run(main)

@@ -91,7 +91,7 @@ def check(consumer: KafkaConsumer) -> None:
                 *("fetch_committed_offsets", "need_rejoin", "rejoining", "stable"),
                 *("_heartbeat_enabled", "_handle_offset_commit_response", "_generation"),
                 *("_do_join_and_sync_async", "_on_join_prepare_async", "_assignors"),
-                *("_join_task", "poll", "time_to_next_poll"),
+                *("_on_join_complete_async", "_join_task", "poll", "time_to_next_poll"),
             ),
         ),
         (
@@ -198,10 +198,30 @@ def finish_joins(consumer: KafkaConsumer) -> None:
     them): the result is never taken up, and the member has no partition, sends
     no heartbeat and never joins again (3.0.12).  Polls in short steps come upon
     that whenever the machine is busy.
+
+    If the join ends between two polls, its result is thrown away in any case, and
+    the member joins again; when it is the leader, so does the whole group.  So the
+    second attempt gets the result of the first.
     """
     coordinator = consumer._coordinator
     need_rejoin = coordinator.need_rejoin
+    join, complete = coordinator._do_join_and_sync_async, coordinator._on_join_complete_async
+    # The generation that was joined, and the answer.
+    unclaimed: list[Any] = []
+
+    async def join_once() -> Any:
+        if not (unclaimed and unclaimed[0] is coordinator._generation):
+            answer = await join()
+            unclaimed[:] = coordinator._generation, answer
+        return unclaimed[1]
+
+    async def complete_join(*args: Any) -> None:
+        unclaimed.clear()
+        await complete(*args)
+
     coordinator.need_rejoin = lambda: coordinator.rejoining or need_rejoin()
+    coordinator._do_join_and_sync_async = join_once
+    coordinator._on_join_complete_async = complete_join
 
 
 JOIN_LOOK = 0.02
