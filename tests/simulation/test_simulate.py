@@ -125,8 +125,14 @@ def test_values_are_the_users() -> None:
 
 def test_processed_needs_a_simulation() -> None:
     """Outside of one there is nobody to tell."""
+    kept: list[Message] = []
+
+    async def keeping(message: Message) -> None:
+        kept.append(message)
+
+    simulate(keeping, seeds=1)
     with pytest.raises(RuntimeError, match=r"^processed\(\) is for handlers inside"):
-        processed(Message())
+        processed(kept[0])
 
 
 @pytest.mark.parametrize(
