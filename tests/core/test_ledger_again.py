@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from array import array
+from collections import deque
+from collections.abc import Iterator
 from itertools import pairwise
+from random import Random
 
 import pytest
 
-from trio_consumer._core.delivered_batch import as_offsets
+from trio_consumer._core.delivered_batch import DeliveredBatch, as_offsets
 from trio_consumer._core.ledger import Ledger, Snapshot
 
 from .ledgers import TP, A, B, D
@@ -169,3 +172,45 @@ def test_ledger_tells_whether_other_streams_alone_hold_back(ledger: Ledger) -> N
     assert not ledger.waits_for_others(4, A)
     ledger.close()
     assert not ledger.waits_for_others(3, A)
+
+
+class Counted(deque[DeliveredBatch]):
+    """A row of batches that counts how many of them were looked at."""
+
+    looks = 0
+
+    def __iter__(self) -> Iterator[DeliveredBatch]:
+        for batch in super().__iter__():
+            self.looks += 1
+            yield batch
+
+
+@pytest.mark.parametrize("order", ["ascending", "descending", "shuffled"])
+@pytest.mark.parametrize("again", ["by the stream that has it", "to another stream"])
+def test_many_records_that_come_again_cost_a_few_looks_each(
+    ledger: Ledger, order: str, again: str
+) -> None:
+    """However many there are, and in whichever order they are finished."""
+    count = 2_000
+    offsets = list(range(count))
+    if order == "descending":
+        offsets.reverse()
+    elif order == "shuffled":
+        Random(7).shuffle(offsets)
+    batch = ledger.deliver(range(count), A)
+    ledger._batches = looked_at = Counted(ledger._batches)
+    entered = {offset: ledger.enter_again(batch, offset, A) for offset in offsets}
+    stream, index = A, 0
+    if again == "to another stream":
+        for one in entered.values():
+            assert one is not None
+            one.withdraw(0, 1, A)
+        stream = B
+        entered = dict.fromkeys(range(count), ledger.deliver(range(count), B))
+    for offset in offsets:
+        one = entered[offset]
+        assert one is not None
+        index = offset if stream == B else 0
+        assert one.finish(index, stream)
+    assert ledger.snapshot() == Snapshot(count, count)
+    assert looked_at.looks < 10 * count

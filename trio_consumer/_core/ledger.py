@@ -43,7 +43,7 @@ commit costs a fifth of the throughput in garbage collection alone.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
@@ -94,6 +94,7 @@ class Ledger:
         "_on_count",
         "_pin_start",
         "_scattered",
+        "_settled",
         "_start",
         "closed",
         "committed",
@@ -123,6 +124,8 @@ class Ledger:
         # True while the batches overlap because owed records came again: only
         # then is the lowest entry not in the first batch.
         self._scattered = False
+        # Batches settled since finished ones were dropped.
+        self._settled = 0
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "open"
@@ -198,25 +201,34 @@ class Ledger:
         return again
 
     def _take_owed(self, offsets: Sequence[int]) -> int:
-        places = [self._find_owed(offset) for offset in offsets]
-        if not all(places):
-            missing = offsets[places.index([])]
-            raise ValueError(f"{self.tp}: offset {missing} was delivered already and is not owed")
-        first, index = places[0][0]
-        for place in places:
-            for batch, at in place:
-                batch.supersede(at)
-        self._drop_finished()
+        places = self._find_owed(offsets)
+        for offset in offsets:
+            if offset not in places:
+                raise ValueError(
+                    f"{self.tp}: offset {offset} was delivered already and is not owed"
+                )
+        first, index = places[offsets[0]][0]
+        self._supersede(places)
         return first.rank + index
 
-    def _find_owed(self, offset: int) -> list[tuple[DeliveredBatch, int]]:
-        found = []
+    def _find_owed(self, offsets: Sequence[int]) -> dict[int, list[tuple[DeliveredBatch, int]]]:
+        """Where each of some offsets, ascending, is owed; in one pass over the batches."""
+        wanted = offsets if isinstance(offsets, range) else frozenset(offsets)
+        found: dict[int, list[tuple[DeliveredBatch, int]]] = {}
         for batch in self._batches:
-            if batch.owed and batch.offsets[0] <= offset <= batch.offsets[-1]:
-                index = bisect_left(batch.offsets, offset)
-                if batch.offsets[index] == offset and batch.owed_again(index):
-                    found.append((batch, index))
+            if batch.owed:
+                start = bisect_left(batch.offsets, offsets[0])
+                for index in range(start, bisect_right(batch.offsets, offsets[-1])):
+                    offset = batch.offsets[index]
+                    if offset in wanted and batch.owed_again(index):
+                        found.setdefault(offset, []).append((batch, index))
         return found
+
+    def _supersede(self, places: dict[int, list[tuple[DeliveredBatch, int]]]) -> None:
+        for place in places.values():
+            for batch, index in place:
+                batch.supersede(index)
+        self._drop_finished()
 
     def advance(self, next_offset: int) -> None:
         """Move the position over a hole: nothing below it is to come."""
@@ -236,13 +248,10 @@ class Ledger:
         """
         if self.position is None or first >= self.position:
             return  # the usual case: what is owed was delivered, so it lies below
-        gone = [offset for offset in self.owed() if first <= offset < end]
         left = frozenset(there)
-        for offset in gone:
-            if offset not in left:
-                for batch, index in self._find_owed(offset):
-                    batch.supersede(index)
-        self._drop_finished()
+        gone = [offset for offset in self.owed() if first <= offset < end and offset not in left]
+        if gone:
+            self._supersede(self._find_owed(gone))
 
     def close_stream(self, bit: int) -> None:
         """Abandon what a stream has in hand.  Release the rest before."""
@@ -372,12 +381,17 @@ class Ledger:
 
     def _settle(self, batch: DeliveredBatch) -> None:
         if not batch.owed:
-            self._drop_finished()
+            self._settled += 1
+            # All batches have to be looked at while they overlap: not for each of
+            # them, or many records that come again one by one would cost a square.
+            if not self._scattered or 2 * self._settled >= len(self._batches):
+                self._drop_finished()
         if self.on_settled is not None:
             self.on_settled()
 
     def _drop_finished(self) -> None:
         batches = self._batches
+        self._settled = 0
         if self._scattered:
             kept = [batch for batch in batches if batch.left or batch.owed]
             batches.clear()
