@@ -34,8 +34,9 @@ class Item:
     batch: DeliveredBatch | None
     index: int
     state: str = "buffered"
-    """buffered, hand, dropped (its iterator is gone), done, released, withdrawn,
-    abandoned, stale (somebody else has the record now)"""
+    """buffered, hand, dropped (its iterator is gone), stuck (that, and nobody can
+    finish it any more), done, released, withdrawn, abandoned, stale (somebody else
+    has the record now)"""
 
 
 @dataclass(eq=False)
@@ -51,14 +52,14 @@ class Part:
 
     @property
     def unfinished(self) -> bool:
-        waiting = self.states & {"buffered", "hand", "dropped", "abandoned", "withdrawn"}
+        waiting = self.states - {"done", "released", "stale"}
         return bool(waiting) or not ("done" in self.states or self.superseded)
 
     @property
     def free(self) -> bool:
         """Owed, and another stream may get it."""
         states = self.states
-        if "dropped" in states:
+        if states & {"dropped", "stuck"}:
             return False
         if states & {"abandoned", "withdrawn"}:
             return True
@@ -173,7 +174,9 @@ class FanoutMachine(RuleBasedStateMachine):
                     if failed:
                         self.too_late(item)
             elif item.state in ("hand", "dropped"):
-                item.state = self.given_up(item, "abandoned")
+                item.state = self.given_up(item, "abandoned", "withdrawn")
+            elif item.state == "stuck":
+                item.state = "withdrawn"
         if reader.bit:
             self.ledger.close_stream(reader.bit)
         self.rewind()
@@ -188,11 +191,11 @@ class FanoutMachine(RuleBasedStateMachine):
         assert part is not None
         for item in part.items:
             if item.state in ("abandoned", "dropped"):
-                item.state = "withdrawn"
+                item.state = "withdrawn" if item.state == "abandoned" else "stuck"
 
-    def given_up(self, item: Item, state: str) -> str:
+    def given_up(self, item: Item, state: str, too_late: str) -> str:
         part = self.part_of(item)
-        return "withdrawn" if part is not None and "withdrawn" in part.states else state
+        return too_late if part is not None and "withdrawn" in part.states else state
 
     def rewind(self) -> None:
         takers = [reader.taker for reader in self.open]
@@ -297,10 +300,10 @@ class FanoutMachine(RuleBasedStateMachine):
         item.state = "done"
         self.processed.add(item.offset)
 
-    @precondition(lambda self: self.held("stale", "released", "withdrawn", "done"))
+    @precondition(lambda self: self.held("stale", "released", "withdrawn", "stuck", "done"))
     @rule(pick=picks)
     def acknowledge_in_vain(self, pick: int) -> None:
-        held = self.held("stale", "released", "withdrawn", "done")
+        held = self.held("stale", "released", "withdrawn", "stuck", "done")
         reader, item = held[pick % len(held)]
         assert item.batch is not None
         assert not item.batch.finish(item.index, reader.bit)
@@ -312,7 +315,7 @@ class FanoutMachine(RuleBasedStateMachine):
         reader, item = held[pick % len(held)]
         assert item.batch is not None
         item.batch.abandon(item.index, reader.bit, again=False)
-        item.state = self.given_up(item, "dropped")
+        item.state = self.given_up(item, "dropped", "stuck")
 
     # -- what has to hold
 
@@ -333,6 +336,9 @@ class FanoutMachine(RuleBasedStateMachine):
         assert (self.log[0] if snapshot is None else snapshot.offset) == committable
         for offset in self.log:  # I1
             assert offset >= committable or offset in self.processed
+        for reader in self.open:  # and nobody processes in the place of a stream that is open
+            for item in reader.items:
+                assert item.batch is None or item.state == "done" or item.offset >= committable
         assert committable >= self.committable  # I2
         self.committable = committable
 

@@ -59,7 +59,7 @@ class Entry:
     def finish(self, stream: int) -> bool:
         if stream in self.awaited:
             self.awaited.remove(stream)
-        elif stream in self.left_behind:
+        elif stream in self.left_behind and not self.lost_for_good:
             del self.left_behind[stream]
         else:
             return False
@@ -75,12 +75,10 @@ class Entry:
     def withdraw(self, stream: int) -> None:
         if stream in self.awaited:
             self.awaited.remove(stream)
-            self.left_behind.clear()
             self.lost_for_good = True
 
     def forfeit(self, stream: int) -> None:
         if stream in self.left_behind:
-            self.left_behind.clear()
             self.lost_for_good = True
         self.withdraw(stream)
 
@@ -89,8 +87,7 @@ class Entry:
             self.left_behind[stream] |= again
         elif stream in self.awaited:
             self.awaited.remove(stream)
-            if not self.lost_for_good:
-                self.left_behind[stream] = again
+            self.left_behind[stream] = again
 
     def kill(self) -> None:
         self.awaited.clear()
@@ -330,7 +327,9 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(stream=picks)
     def close_stream(self, stream: int) -> None:
-        stream %= self.streams
+        self.leave(stream % self.streams)
+
+    def leave(self, stream: int) -> None:
         for entry in self.account.all_entries:
             entry.abandon(stream, again=True)
         self.ledger.close_stream(bit_of(stream))
@@ -474,6 +473,8 @@ class LedgerMachine(RuleBasedStateMachine):
                     delivery.batch.finish_range(0, len(delivery.entries), bit_of(stream))
                     for entry in delivery.entries:
                         entry.finish(stream)
+        for stream in range(self.streams):  # what one left behind nobody else got while it was open
+            self.leave(stream)
         owed = self.ledger.owed()
         assert owed == self.account.free == self.account.unfinished
         if owed:

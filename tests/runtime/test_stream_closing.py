@@ -113,6 +113,46 @@ def test_stream_left_by_an_error_keeps_its_records_for_its_successor() -> None:
     run(main)
 
 
+@pytest.mark.parametrize("left_first", [True, False])
+def test_what_a_task_left_behind_is_not_finished_for_its_stream_by_a_successor(
+    left_first: bool,
+) -> None:
+    """The successor of a failed stream has no part in what another stream, still open, owes."""
+
+    async def main() -> None:
+        it = broker(3)
+        async with consuming(it) as consumer:
+            async with consumer.stream("t") as stays:
+                worker = trio.CancelScope()
+
+                async def work() -> None:
+                    with worker:
+                        async for _ in stays:
+                            await trio.sleep_forever()
+
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(work)
+                    with pytest.raises(ValueError, match="boom"):
+                        async with consumer.stream("t"):
+                            await trio.sleep(1)
+                            if left_first:
+                                worker.cancel()
+                                await trio.sleep(1)
+                            raise ValueError("boom")
+                    worker.cancel()
+                async with consumer.stream("t") as successor:
+                    await take(successor)
+                    assert offsets(await take(stays)) == [1, 2]
+                    await consumer.commit()
+                    assert committed(it) is None
+                assert consumer.unacked == {(T0, 0)}
+            async with consumer.stream("t") as last:
+                assert offsets(await take(last)) == [0]
+        assert committed(it) == 3
+
+    run(main)
+
+
 @pytest.mark.parametrize("way", ["close", "cancel", "error"])
 def test_stop_does_not_let_one_stream_decide_for_another(way: str) -> None:
     """What a slow stream still has in its buffer comes again in the next run."""

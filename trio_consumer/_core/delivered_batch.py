@@ -23,6 +23,10 @@ TOUCHED = 2
 FIRST_STREAM_BIT = 4
 """Bits below this one are flags; stream number ``n`` owns ``FIRST_STREAM_BIT << n``."""
 
+NOBODY = 0
+"""Among those who abandoned an entry: a part of it was withdrawn, so no late
+acknowledgement of theirs can finish it."""
+
 # The narrowest row that holds the highest bit: 6, 14, 30 and 62 streams; a list
 # of unbounded integers takes any number more.
 _ROW_TYPES = ((1 << 16, "H"), (1 << 32, "I"), (1 << 64, "Q"))
@@ -76,7 +80,7 @@ class DeliveredBatch:
         self._low = 0
         # Entries in hand when their stream or iterator went: index, bit, and
         # whether they may be delivered to another stream.  An owed entry that
-        # is not in here is owed whatever the others do.
+        # is not in here, or there with NOBODY too, is owed whatever the others do.
         self._abandoned: dict[int, dict[int, bool]] | None = None
         self.offsets = offsets
         self.left = len(offsets)
@@ -132,7 +136,7 @@ class DeliveredBatch:
         abandoned = self._abandoned
         assert abandoned is not None  # finish() looked
         holders = abandoned.get(index, {})
-        if holders.pop(bit, None) is None:
+        if NOBODY in holders or holders.pop(bit, None) is None:
             return False
         entry = self._row[index]
         if entry >= FIRST_STREAM_BIT:
@@ -167,8 +171,8 @@ class DeliveredBatch:
 
     def can_finish(self, index: int, bit: int) -> bool:
         """Whether an acknowledgement by a stream would count."""
-        abandoned = self._abandoned or {}
-        return self.awaits(index, bit) or bit in abandoned.get(index, {})
+        holders = (self._abandoned or {}).get(index, {})
+        return self.awaits(index, bit) or (bit in holders and NOBODY not in holders)
 
     def release(self, start: int, stop: int, bit: int) -> None:
         """Give back entries that a closing stream never handed out."""
@@ -187,9 +191,10 @@ class DeliveredBatch:
                 continue
             changed = True
             entry ^= bit
-            if force and self._abandoned:
-                # Nobody's late acknowledgement makes up for this stream's part.
-                self._abandoned.pop(index, None)
+            if force and self._abandoned and index in self._abandoned:
+                # Nobody's late acknowledgement makes up for this stream's part, and
+                # nobody who gets it makes up for what those are still to get.
+                self._abandoned[index][NOBODY] = True
             last = entry < FIRST_STREAM_BIT
             if not entry & OWED and (force or (last and not entry & TOUCHED)):
                 entry |= OWED
@@ -204,7 +209,7 @@ class DeliveredBatch:
     def forfeit(self, index: int, bit: int) -> None:
         """Owe an entry that a stream has in hand, or abandoned: it cannot finish it any more."""
         if self._abandoned and bit in self._abandoned.get(index, {}):
-            del self._abandoned[index]
+            self._abandoned[index][NOBODY] = True
         self.withdraw(index, index + 1, bit)
 
     def abandon(self, index: int, bit: int, *, again: bool) -> None:
@@ -231,6 +236,8 @@ class DeliveredBatch:
             abandoned[index] = {bit: again}
         elif holders:
             holders[bit] = again
+        else:  # withdrawn from another stream
+            abandoned[index] = {NOBODY: True, bit: again}
         if entry < FIRST_STREAM_BIT:
             entry &= OWED
             self.left -= 1

@@ -27,7 +27,8 @@ Four things may happen to an entry besides being finished:
   holds the message may acknowledge it, until it is delivered again.
 * *withdrawn*: the partition goes away, or the stream fails, before the record
   was handed out.  It is owed, whatever other streams do, and messages of it that
-  were abandoned can no longer be acknowledged.
+  were abandoned can no longer be acknowledged.  It is not delivered again while a
+  stream that abandoned it is open: that one has to get it again too.
 * *forfeited*: the same for a record in hand, or abandoned, whose time is over.
 
 An owed record is unfinished: it holds the committable offset back until it is
