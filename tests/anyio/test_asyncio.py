@@ -152,6 +152,29 @@ def test_two_consumers_share_the_guest_and_the_last_one_ends_it(run_asyncio: Run
     assert committed(made) == committed(other) == committed(made, group="h") == 3
 
 
+def test_consumer_that_opens_while_the_last_one_ends_gets_a_guest_of_its_own(
+    run_asyncio: Run,
+) -> None:
+    """At whichever step of the other one's end it comes."""
+    made = broker(2)
+
+    async def consume(group: str, steps: int) -> None:
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        async with open_consumer(made, group=group) as consumer, consumer.stream("t") as stream:
+            await take(stream, 2)
+        assert committed(made, group=group) == 2
+
+    async def main() -> None:
+        async with open_consumer(made, group="first"):
+            pass
+        for steps in range(60):
+            with anyio.fail_after(5):
+                await asyncio.gather(consume(f"a{steps}", 0), consume(f"b{steps}", steps))
+
+    run_asyncio(main)
+
+
 def test_ack_from_a_thread(run: Run) -> None:
     made = broker(3)
 

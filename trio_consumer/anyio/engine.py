@@ -31,13 +31,17 @@ T = TypeVar("T")
 
 
 class Engine:
-    """The guest run of one event loop; it lasts as long as somebody uses it."""
+    """The guest run of one event loop; it lasts as long as somebody uses it.
+
+    A thread has one run at a time: whoever comes while one ends waits for its end.
+    """
 
     _engines: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, Engine]] = WeakKeyDictionary()
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self._users = 0
+        self._ending = False
         self._nursery: trio.Nursery
         self._stop: trio.Event
         self._started = loop.create_future()
@@ -53,9 +57,10 @@ class Engine:
     async def running(cls) -> AsyncGenerator[Engine, None]:
         """The engine of the running loop; the first user starts it, the last one ends it."""
         loop = asyncio.get_running_loop()
-        engine = cls._engines.get(loop)
+        while (engine := cls._engines.get(loop)) is not None and engine._ending:
+            await asyncio.wait([engine._ended])
         if engine is None:
-            engine = cls._engines[loop] = cls(loop)
+            engine = cls(loop)
             trio.lowlevel.start_guest_run(
                 engine._main,
                 clock=cls.new_clock(),
@@ -64,6 +69,7 @@ class Engine:
                 done_callback=engine._done,
                 host_uses_signal_set_wakeup_fd=True,
             )
+            cls._engines[loop] = engine
         engine._users += 1
         try:
             await asyncio.shield(engine._started)
@@ -71,12 +77,12 @@ class Engine:
         finally:
             engine._users -= 1
             if not engine._users:
-                del cls._engines[loop]
+                engine._ending = True
                 with anyio.CancelScope(shield=True):
                     await _settled(engine._started)
                     engine._stop.set()
                     await _settled(engine._ended)
-                    engine._ended.result().unwrap()
+                engine._ended.result().unwrap()
 
     async def _main(self) -> None:
         self._stop = trio.Event()
@@ -88,6 +94,7 @@ class Engine:
     def _done(self, result: outcome.Outcome[None]) -> None:
         if not self._started.done():
             self._started.set_result(None)
+        del self._engines[self.loop]
         self._ended.set_result(result)
 
     async def run(self, function: Callable[[], Awaitable[T]]) -> T:
