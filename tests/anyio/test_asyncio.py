@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import anyio
-import anyio.lowlevel
 import pytest
 
 from trio_consumer.anyio import Consumer, Stream, open_consumer
@@ -171,6 +170,31 @@ def test_consumer_that_opens_while_the_last_one_ends_gets_a_guest_of_its_own(
         for steps in range(60):
             with anyio.fail_after(5):
                 await asyncio.gather(consume(f"a{steps}", 0), consume(f"b{steps}", steps))
+
+    run_asyncio(main)
+
+
+def test_cancellation_while_the_guest_ends_is_not_lost(run_asyncio: Run) -> None:
+    """The end is waited for, then the task that was cancelled does not go on."""
+    made = broker(1)
+
+    async def consume(group: str) -> None:
+        async with open_consumer(made, group=group) as consumer, consumer.stream("t") as stream:
+            await take(stream, 1)
+
+    async def main() -> None:
+        steps, ended = 0, False
+        while not ended:
+            task = asyncio.create_task(consume(f"g{steps}"))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            ended = task.done()
+            if not ended:
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+            steps += 1
+        assert steps > 20
 
     run_asyncio(main)
 

@@ -78,11 +78,14 @@ class Engine:
             engine._users -= 1
             if not engine._users:
                 engine._ending = True
+                cancelled: asyncio.CancelledError | None = None
                 with anyio.CancelScope(shield=True):
-                    await _settled(engine._started)
+                    cancelled = await _settled(engine._started)
                     engine._stop.set()
-                    await _settled(engine._ended)
+                    cancelled = await _settled(engine._ended) or cancelled
                 engine._ended.result().unwrap()
+                if cancelled is not None:
+                    raise cancelled
 
     async def _main(self) -> None:
         self._stop = trio.Event()
