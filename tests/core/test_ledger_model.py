@@ -314,12 +314,10 @@ class LedgerMachine(RuleBasedStateMachine):
         stream %= self.streams
         entry = delivery.entries[index]
         again = self.ledger.enter_again(delivery.batch, index, bit_of(stream))
-        if stream not in entry.awaited:
+        if not entry.finish(stream):
             assert again is None
             return
         assert again is not None
-        entry.awaited.remove(stream)
-        entry.processed = True
         new = Entry(entry.offset, {stream})
         self.account.entries[entry.offset].append(new)
         self.account.redelivered = True

@@ -100,6 +100,44 @@ def test_nack_after_the_end_of_the_assignment_is_nothing() -> None:
     run(main)
 
 
+def test_nack_of_what_a_loop_left_behind() -> None:
+    """Whoever has the message of a loop that is gone may have it handed out again."""
+
+    async def main() -> None:
+        it = broker(3)
+        async with consuming(it) as consumer, consumer.stream("t") as stream:
+            async for message in stream:
+                break
+            await trio.sleep(1)  # the iterator has gone, so nobody is waited for
+            assert consumer.track_message(message)
+            assert message.nack()
+            assert not message.nack()
+            assert not message.ack()
+            assert offsets(await take(stream)) == [1, 2, 0]
+        assert committed(it) == 3
+
+    run(main)
+
+
+def test_nack_of_what_a_closed_stream_left_behind() -> None:
+    """It comes to the next stream, and the old object finishes nothing before that."""
+
+    async def main() -> None:
+        it = broker(3)
+        async with consuming(it) as consumer:
+            async with consumer.stream("t", ack="manual") as stream:
+                first, second = await take(stream, 2, ack=False)
+            assert first.nack()
+            assert not first.ack()
+            assert second.ack()
+            assert not second.nack()
+            async with consumer.stream("t") as stream:
+                assert offsets(await take(stream)) == [0, 2]
+        assert committed(it) == 3
+
+    run(main)
+
+
 def test_nack_while_the_stream_ends_leaves_it_to_the_next_member() -> None:
     """It is not handed out any more, and not committed; nobody is waited for."""
 

@@ -156,6 +156,9 @@ class DeliveredBatch:
         The new one has to be there before, or the record would look finished.
         """
         row = self._row
+        if not row[index] & bit:
+            self._finish_abandoned(index, bit)
+            return
         entry = row[index] ^ bit
         if entry < FIRST_STREAM_BIT:
             row[index] = entry & OWED  # type: ignore[index]

@@ -181,7 +181,7 @@ class Ledger:
         return batch
 
     def enter_again(self, batch: DeliveredBatch, index: int, bit: int) -> DeliveredBatch | None:
-        """Enter a record anew for a stream that has it and wants it once more.
+        """Enter a record anew for a stream that has it, or abandoned it, and wants it once more.
 
         The stream's part moves from the entry to one of its own, so that the
         message in hand can no longer be finished and the new one can.  Nothing
@@ -191,7 +191,7 @@ class Ledger:
             A batch of this one record; None if the stream has nothing to finish
             there, and then nothing has changed.
         """
-        if not batch.awaits(index, bit):
+        if not batch.can_finish(index, bit):
             return None
         kind = DeliveredBatch if self._on_count is None else CountedBatch
         offsets = as_offsets([batch.offsets[index]])

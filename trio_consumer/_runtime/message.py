@@ -223,12 +223,13 @@ class Message(msgspec.Struct, eq=False):
 
         It comes again behind what the stream has in its buffer now, and holds
         the commit back until then.  This object can no longer finish it.  While
-        the partition is going away, or the stream ends, it is left to whoever
-        gets the partition next.
+        the partition is going away, or once the stream has ended, it is left to
+        the next stream of this consumer or to whoever gets the partition next.
 
         Returns:
-            True if it will come again.  False if it was finished before, if the
-            stream observes only, or if the partition has been revoked or sought.
+            True if it will come again.  False if it was finished or given back
+            before, if somebody else has got it since, if the stream observes
+            only, or if the partition has been revoked or sought.
         """
         return self._chunk.redeliver(self._index)
 

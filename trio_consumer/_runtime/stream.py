@@ -223,9 +223,9 @@ class Stream:
         """Hand out a record again that is in somebody's hand, behind what is buffered."""
         assert chunk.entries is not None  # an observer has nothing to give back
         if self._state is not StreamState.OPEN or not chunk.assignment.is_open:
-            if not chunk.entries.awaits(index, chunk.bit):
+            if not chunk.is_tracked(index):
                 return False
-            chunk.entries.withdraw(index, index + 1, chunk.bit)
+            chunk.forfeit(index)
             return True
         entries = chunk.ledger.enter_again(chunk.entries, index, chunk.bit)
         if entries is None:
