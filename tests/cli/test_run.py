@@ -198,9 +198,10 @@ def test_a_broker_that_is_down_is_a_failure(app: App) -> None:
     assert_one_line(app.run("fine", "--connect-timeout", "0.2"), 1, ".*0.2")
 
 
-def test_an_unreachable_kafka_is_a_failure(app: App) -> None:
-    """No broker listens there."""
-    more = ["--url", "kafka://127.0.0.1:1", "--connect-timeout", "0.5"]
+@pytest.mark.parametrize("scheme", ["kafka", "confluent"])
+def test_an_unreachable_kafka_is_a_failure(app: App, scheme: str) -> None:
+    """No broker listens there; what the client logs of each attempt is left out."""
+    more = ["--url", f"{scheme}://127.0.0.1:1", "--connect-timeout", "0.5"]
     result = call(*app.arguments("fine", *more), directory=app.directory)
     assert_one_line(result, 1, r"no broker of 127.0.0.1:1 answered within 0.5 s")
 

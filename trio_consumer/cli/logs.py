@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["logging_to"]
 
+CLIENTS = ("kafka", "trio_consumer.transport.librdkafka")
+"""Loggers of kafka-python and librdkafka, which tell of each attempt to connect."""
+
 
 class ConsoleHandler(logging.Handler):
     """One line a record; through the console, so that a live display stays whole."""
@@ -41,17 +44,19 @@ def logging_to(console: Console, *, verbose: bool = False) -> Generator[None, No
     """Show warnings for the length of the block.
 
     Does nothing if the root logger has handlers: then the user's program has
-    decided.  The client's own log is left out unless ``verbose``: what matters
-    of it reaches the user as an error or a warning of this library.
+    decided.  The clients' own logs are left out unless ``verbose``: what matters
+    of them reaches the user as an error or a warning of this library.
     """
-    root, client, ours = map(logging.getLogger, (None, "kafka", "trio_consumer"))
+    root, ours = logging.getLogger(), logging.getLogger("trio_consumer")
     if root.handlers:
         yield
         return
-    levels = [(logger, logger.level) for logger in (client, ours)]
+    clients = [logging.getLogger(name) for name in CLIENTS]
+    levels = [(logger, logger.level) for logger in (*clients, ours)]
     handler = ConsoleHandler(console)
     root.addHandler(handler)
-    client.setLevel(logging.WARNING if verbose else logging.CRITICAL)
+    for client in clients:
+        client.setLevel(logging.WARNING if verbose else logging.CRITICAL)
     if verbose:
         ours.setLevel(logging.INFO)
     try:

@@ -51,6 +51,18 @@ def test_unreachable_broker_is_told_in_time(deaf: str) -> None:
     trio.run(main)
 
 
+def test_failed_attempts_are_told_once(deaf: str, caplog: pytest.LogCaptureFixture) -> None:
+    """By the error at the end, with the reason, and not by a line of the log for each."""
+
+    async def main() -> None:
+        with pytest.raises(BrokerUnavailableError, match=r"Connection refused"):
+            async with open_consumer(f"confluent://{deaf}", group="g", connect_timeout=0.5):
+                raise AssertionError("connected to nobody")
+
+    trio.run(main)
+    assert not caplog.records
+
+
 def test_cancelled_attempt_ends_at_once(deaf: str) -> None:
     """It does not wait for the connect timeout."""
 

@@ -39,6 +39,10 @@ task switch are nothing, and the few milliseconds that the client keeps the
 interpreter for so many are not felt."""
 
 
+QUIET = 2
+"""Log what is critical only, in syslog's numbers."""
+
+
 class ConfluentTransport:
     """A Kafka cluster, through confluent-kafka in worker threads.
 
@@ -99,6 +103,9 @@ async def _open(options: dict[str, Any], brokers: str, timeout: float) -> Inquir
     given_up = threading.Event()
     # Its own name of a static member would fence the member itself, were it to join.
     asking = {name: value for name, value in options.items() if name != "group.instance.id"}
+    # Its log would repeat the member's, and twenty times a second while it connects: what
+    # it says then comes as a callback too, and is in our error.
+    asking.setdefault("log_level", QUIET)
 
     def build() -> tuple[Inquirer, str | None]:
         inquirer = Inquirer(asking)
