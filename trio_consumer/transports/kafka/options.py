@@ -45,6 +45,8 @@ DEFAULTS: dict[str, Any] = {
     "metrics_enabled": False,
 }
 
+PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
+
 ASSIGNORS = {
     assignor.name: assignor
     for assignor in (
@@ -75,7 +77,7 @@ def client_options(brokers: str, settings: SessionSettings) -> dict[str, Any]:
             close = difflib.get_close_matches(name, KafkaConsumer.DEFAULT_CONFIG, 1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
             raise ConfigurationError(f"kafka-python has no option {name!r}{hint}")
-        options[name] = value
+        options[name] = _checked(name, value)
     for name, known in (
         ("auto_offset_reset", ("earliest", "latest", "none")),
         ("isolation_level", ("read_uncommitted", "read_committed")),
@@ -95,6 +97,30 @@ def client_options(brokers: str, settings: SessionSettings) -> dict[str, Any]:
         bootstrap_timeout_ms=_milliseconds(settings.connect_timeout),
     )
     return options
+
+
+def _checked(name: str, value: Any) -> Any:
+    """A value that the client can use.
+
+    It checks little by itself: a word for a number is a ``TypeError`` out of the middle
+    of it, and an unknown protocol a broker that never answers.
+    """
+    default = KafkaConsumer.DEFAULT_CONFIG[name]
+    if name == "security_protocol" and value not in PROTOCOLS:
+        raise ConfigurationError(
+            f"client option {name!r} must be one of {', '.join(PROTOCOLS)}, not {value!r}"
+        )
+    # Before the numbers: True is one.
+    if isinstance(default, bool):
+        if not isinstance(value, (bool, int)):
+            raise ConfigurationError(f"client option {name!r} must be True or False, not {value!r}")
+    elif isinstance(default, (int, float)) and (
+        isinstance(value, bool) or not isinstance(value, (int, float))
+    ):
+        raise ConfigurationError(
+            f"client option {name!r} must be a number such as {default}, its default, not {value!r}"
+        )
+    return value
 
 
 def _assignors(strategy: Any) -> list[Any]:
