@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from kafka.net.compat import KafkaNetClient
 
 from trio_consumer import ConfigurationError
 from trio_consumer.transports import SessionSettings
+from trio_consumer.transports.kafka import internals
 from trio_consumer.transports.kafka.options import client_options
 
 
@@ -45,3 +47,19 @@ def test_value_that_the_client_cannot_use_is_refused(name: str, value: Any, matc
 def test_value_that_the_client_can_use_passes(name: str, value: Any) -> None:
     """As it is; what has no default is the client's affair."""
     assert options(name, value)[name] == value
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_consumer_makes_no_topics_unless_told_to(allowed: bool) -> None:
+    """A deleted topic is waited for: asking for it must not bring it back.
+
+    The client has the option, and does not say it to the broker by itself.
+    """
+    name = "allow_auto_create_topics"
+    made = options(name, True) if allowed else options("client_id", "x")
+    client = KafkaNetClient(bootstrap_servers="127.0.0.1:1")
+    try:
+        internals.make_topics(client, made[name])
+        assert client.cluster.metadata_request().allow_auto_topic_creation is allowed
+    finally:
+        client.close()

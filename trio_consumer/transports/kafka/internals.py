@@ -41,6 +41,7 @@ __all__ = [
     "is_fenced",
     "is_joining",
     "lose_before_joining",
+    "make_topics",
     "positions",
     "read_batches_with",
     "read_large_pieces",
@@ -84,7 +85,7 @@ def check(consumer: KafkaConsumer) -> None:
         ),
         (DefaultRecordBatch, ("_maybe_uncompress", "_buffer", "_pos")),
         (getattr(consumer, "_net", None), ("call_soon_threadsafe", "run")),
-        (getattr(consumer, "_cluster", None), ("request_update", "topic_id")),
+        (getattr(consumer, "_cluster", None), ("request_update", "topic_id", "config")),
         (
             getattr(consumer, "_coordinator", None),
             (
@@ -519,6 +520,16 @@ def close_left_sockets(client: Any) -> None:
 
 PIECE = 1024 * 1024
 """Bytes to receive at once: of the order of one partition's part of a fetch."""
+
+
+def make_topics(client: Any, allowed: bool) -> None:
+    """Say whether a broker may make a topic because its metadata are asked for.
+
+    The client has ``allow_auto_create_topics`` and does not pass it on (3.0.12): on a
+    broker that makes topics, which is Kafka's default, a topic that was deleted under
+    a running consumer was back at once, with the broker's number of partitions.
+    """
+    client.cluster.config["allow_auto_create_topics"] = allowed
 
 
 def read_large_pieces(client: Any) -> None:

@@ -39,6 +39,9 @@ REFUSED = {
 
 DEFAULTS: dict[str, Any] = {
     "client_id": "trio-consumer",
+    # A broker may make a topic for who asks for its metadata, with its own number of
+    # partitions: one that is deleted under a running consumer would be back at once.
+    "allow_auto_create_topics": False,
     # A poll has a fixed cost of about 0.2 ms in a group.
     "max_poll_records": 2000,
     # A timer and several sums a record, for figures that nobody reads.

@@ -106,6 +106,7 @@ async def _open(options: dict[str, Any], brokers: str, timeout: float) -> KafkaC
         internals.watch_connections(net, refusals)
         internals.close_left_sockets(net)
         internals.read_large_pieces(net)
+        internals.make_topics(net, options["allow_auto_create_topics"])
         return net
 
     def build() -> KafkaConsumer:
