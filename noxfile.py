@@ -1,8 +1,8 @@
 """Everything that a contributor runs, by name: ``nox -l`` lists it, ``nox`` runs the default.
 
-The default is what has to pass before a change lands: lint, typing, tests on
-each Python that is installed, coverage of the core, and the tests on a real
-Kafka (which needs Java 17 and Maven; there it fails, it never skips).
+The default is what has to pass before a change lands: lint, typing, the
+documentation, tests on each Python that is installed, coverage of the core, and
+the tests on a real Kafka (which needs Java 17 and Maven; there it fails, it never skips).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_existing_virtualenvs = True
 # Python versions that are not installed are left out, also in CI.
 nox.options.error_on_missing_interpreters = False
-nox.options.sessions = ["lint", "typing", "tests", "proofs", "coverage", "kafka"]
+nox.options.sessions = ["lint", "typing", "docs", "tests", "proofs", "coverage", "kafka"]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PARALLEL = ("-n", "auto", "--dist", "worksteal")
@@ -95,6 +95,15 @@ def typing(session: nox.Session) -> None:
     session.run("pyright", "--pythonpath", f"{session.virtualenv.location}/bin/python")
 
 
+@nox.session(python="3.12")
+def docs(session: nox.Session) -> None:
+    """Build the documentation into ``.nox/docs/html``; a broken link or name is an error."""
+    install(session, "docs")
+    out = f"{session.virtualenv.location}/html"
+    # All of it each time: what is kept from the last build warns no more.
+    session.run("sphinx-build", "-n", "-W", "-q", "-E", "-c", "docs", ".", out, *session.posargs)
+
+
 @nox.session
 def bench(session: nox.Session) -> None:
     """Measure on a real Kafka beside the peers, as ratios (``-- --only throughput``)."""
@@ -130,7 +139,7 @@ def lock(session: nox.Session) -> None:
     pip_compile = ("uv", "pip", "compile", "--upgrade", "--quiet", "--no-header", "--no-annotate")
     session.run(
         *(*pip_compile, "--universal", "--python-version", "3.10"),
-        *("--group", "dev", "--group", "bench"),
+        *("--group", "dev", "--group", "bench", "--group", "docs"),
         *("pyproject.toml", "--output-file", "constraints.txt"),
     )
     session.run(

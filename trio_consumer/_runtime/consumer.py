@@ -279,6 +279,8 @@ class Consumer(ConsumerInspection):
     def transaction(self) -> Transaction:
         """A transaction: what is sent in it and what is finished in it count together.
 
+        For example::
+
             async with consumer.stream("orders", ack="manual") as orders:
                 async for batch in orders.batches(500):
                     async with consumer.transaction() as transaction:
@@ -313,8 +315,8 @@ class Consumer(ConsumerInspection):
             timeout: Seconds after which to give up; None waits for ever.
 
         Returns:
-            True if everything was finished.  False if the time was over: what
-            is finished is committed, the rest stays as it is.
+            True if everything was finished.  False if the time was over; what
+            is finished is committed then, the rest stays as it is.
 
         Raises:
             CommitFailedError: As for :meth:`commit`.

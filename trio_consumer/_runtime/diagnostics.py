@@ -18,7 +18,7 @@ class Activity(enum.Enum):
     PARTITIONS_ASSIGNED = "PARTITIONS_ASSIGNED"
     """New partitions are taken in, ``on_partitions_assigned`` included."""
     PARTITIONS_REVOKED = "PARTITIONS_REVOKED"
-    """Partitions are given up: drain, last commit, ``on_partitions_revoked``."""
+    """Partitions are given up, with drain, last commit and ``on_partitions_revoked``."""
     COMMITTING = "COMMITTING"
     """A commit is on its way to the broker or back."""
     SEEKING = "SEEKING"

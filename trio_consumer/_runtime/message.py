@@ -189,12 +189,12 @@ class Message(msgspec.Struct, eq=False):
 
     @property
     def key(self) -> Any:
-        """The key: bytes or None, or what the stream's key deserializer made of it."""
+        """Bytes or None, or what the stream's key deserializer made of the key."""
         return self._record.key
 
     @property
     def value(self) -> Any:
-        """The value: bytes or None, or what the stream's value deserializer made of it."""
+        """Bytes or None, or what the stream's value deserializer made of the value."""
         return self._record.value
 
     @property
@@ -314,12 +314,12 @@ class ClientMessage(Message, eq=False):
 
     @property
     def key(self) -> Any:
-        """The key: bytes or None."""
+        """The key, bytes or None."""
         return self._chunk.fields.key(self._record)  # type: ignore[union-attr]  # speed
 
     @property
     def value(self) -> Any:
-        """The value: bytes or None."""
+        """The value, bytes or None."""
         return self._chunk.fields.value(self._record)  # type: ignore[union-attr]  # speed
 
     @property

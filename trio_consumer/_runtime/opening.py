@@ -119,7 +119,7 @@ async def open_consumer(
         connect_timeout: Seconds to wait for a first answer of any broker.
         auto_offset_reset: Where to start without a committed offset, or when it
             is out of range: ``"earliest"``, ``"latest"``, or ``"none"`` to raise
-            :class:`OffsetOutOfRangeError`.  With ``"latest"`` the starting
+            :exc:`~trio_consumer.OffsetOutOfRangeError`.  With ``"latest"`` the starting
             place is committed too, or a rebalance before the first commit would
             skip what was produced meanwhile.
         isolation_level: ``"read_committed"`` leaves out records of transactions
@@ -127,7 +127,7 @@ async def open_consumer(
             ``transactional_id``, and then the only one that can be.  Default
             otherwise: ``"read_uncommitted"``.
         transactional_id: Name of this process as a producer, for
-            :meth:`Consumer.transaction`.  One of its own for each process that
+            :meth:`~trio_consumer.Consumer.transaction`.  One of its own for each process that
             runs at the same time; a successor of the same name fences it and
             ends what it left open.  Every commit goes in a transaction then.
         transaction_timeout: Seconds after which the broker aborts a transaction
@@ -149,7 +149,7 @@ async def open_consumer(
         on_partitions_revoked: Called after the last commit for these
             partitions, before another member gets them.
         on_partitions_lost: Called when partitions went without a hand-over.
-        on_livelock: Called with a :class:`Livelock`, once an episode, when a
+        on_livelock: Called with a :class:`~trio_consumer.Livelock`, once an episode, when a
             partition makes no progress: messages wait at the broker and do not
             arrive, a message is not finished, what is finished is not
             committed.  Plain or async; the log has a warning in any case.  What
@@ -159,7 +159,7 @@ async def open_consumer(
             ``partition_assignment_strategy`` and so on.
 
     Yields:
-        The :class:`Consumer`.
+        The :class:`~trio_consumer.Consumer`.
 
     Raises:
         ConfigurationError: An unknown URL scheme, an empty group, an option

@@ -72,7 +72,7 @@ class PartitionStatistics:
 
     @property
     def lag(self) -> int | None:
-        """Offsets between the position and the end, or None if unknown: what is to be read."""
+        """What is to be read, in offsets from the position to the end, or None if unknown."""
         return _distance(self.position, self.high_watermark)
 
     @property

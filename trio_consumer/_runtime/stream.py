@@ -155,7 +155,7 @@ class Stream:
 
     @property
     def is_open(self) -> bool:
-        """Whether it hands out messages: entered, not left, and the consumer not stopping."""
+        """Whether it hands out messages (entered, not left, and its consumer not stopping)."""
         return self._state is StreamState.OPEN
 
     @property

@@ -524,7 +524,7 @@ class TransactionManager:
         """Wait for the turn until a deadline, then doom whoever has it.
 
         Returns:
-            True with the turn taken: give it back with :meth:`give_turn_back`.
+            True with the turn taken; give it back with :meth:`give_turn_back`.
             False if a transaction was doomed.
         """
         with trio.move_on_at(deadline):

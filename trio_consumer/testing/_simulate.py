@@ -223,7 +223,7 @@ def simulate(
     Args:
         handler: ``async def handler(message)``.
         seeds: How many schedules, from seed 0 on, or which ones.
-        ack: As for :meth:`Consumer.stream`.  With ``"manual"`` the handler
+        ack: As for :meth:`~trio_consumer.Consumer.stream`.  With ``"manual"`` the handler
             acknowledges by itself.
         explicit: A message counts as processed when the handler calls
             :func:`processed`, not when it returns: for a handler that leaves work

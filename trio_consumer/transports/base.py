@@ -266,8 +266,9 @@ class Session(Protocol):
         """Wait for the next poll's batches: at most one batch a partition.
 
         Raises:
-            TransportError: The client failed for good (:class:`CorruptRecordError`,
-                :class:`OffsetOutOfRangeError`, authorization, fencing).
+            TransportError: The client failed for good
+                (:exc:`~trio_consumer.CorruptRecordError`,
+                :exc:`~trio_consumer.OffsetOutOfRangeError`, authorization, fencing).
         """
         ...
 

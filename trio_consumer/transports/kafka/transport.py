@@ -62,13 +62,13 @@ class KafkaTransport:
     def connect(
         self, settings: SessionSettings, listener: RebalanceListener
     ) -> AbstractAsyncContextManager[Session]:
-        """Open a session, see :meth:`Transport.connect`."""
+        """Open a session, see :meth:`~trio_consumer.transports.Transport.connect`."""
         return self._connect(settings, listener)
 
     def producer(
         self, settings: ProducerSettings
     ) -> AbstractAsyncContextManager[TransactionalProducer]:
-        """Open a transactional producer, see :class:`TransactionalTransport`."""
+        """Open a producer, see :class:`~trio_consumer.transports.TransactionalTransport`."""
         return open_producer(self.brokers, settings)
 
     @asynccontextmanager

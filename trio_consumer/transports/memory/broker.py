@@ -273,7 +273,7 @@ class MemoryBroker:
     def producer(
         self, settings: ProducerSettings
     ) -> AbstractAsyncContextManager[TransactionalProducer]:
-        """Open a transactional producer, see :class:`TransactionalTransport`."""
+        """Open a producer, see :class:`~trio_consumer.transports.TransactionalTransport`."""
         return open_producer(self, self._cluster, settings)
 
     def begin_epoch(self, producer_id: str) -> int:
