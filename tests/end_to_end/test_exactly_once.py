@@ -135,6 +135,7 @@ def test_hundred_thousand_messages_exactly_once(
     doubled = {number: times for number, times in seen.items() if times > 1}
     assert not doubled, f"seed {seed}: {len(doubled)} doubled"
     assert len(seen) == count, f"seed {seed}: {count - len(seen)} lost"
+    print(f"seed {seed}: {count:,} transformed, {killed} kills, lost 0, doubled 0")
 
 
 def test_cancelled_transactions_leave_nothing_behind(
