@@ -171,6 +171,14 @@ def test_back_off_doubles_up_to_its_bound() -> None:
     assert policy.wake_at() == 11.0
 
 
+def test_broker_that_is_back_is_asked_within_half_a_minute() -> None:
+    """The bound of the back-off where nobody chooses one."""
+    policy = CommitPolicy(1.0, None, now=0.0)
+    for _ in range(10):
+        policy.failed(0.0)
+    assert policy.wake_at() == 30.0
+
+
 def test_back_off_is_never_shorter_than_the_interval() -> None:
     """A long interval is not cut by the bound of the back-off."""
     policy = CommitPolicy(120.0, None, now=0.0)
@@ -201,3 +209,5 @@ def test_put_off_waits_for_the_interval_and_counts_anew() -> None:
     assert not policy.should_commit(10.0)
     assert policy.wake_at() == 11.0
     assert policy.should_commit(11.0)
+    assert not policy.acknowledged(2)
+    assert policy.acknowledged(1)

@@ -452,6 +452,19 @@ def test_owed_records_on_both_sides_of_one_that_is_not_all_come_again(ledger: Le
     assert rewind_to(ledger, [c], 4) is None
 
 
+def test_record_between_two_that_came_again_may_come_later(ledger: Ledger) -> None:
+    """What lies between was not given to the new stream: it gets that once it is owed."""
+    a, c = Taker("a", A), Taker("c", C)
+    [(_, _, batch)] = hand_out(ledger, [0, 1, 2, 3, 4], [a])
+    assert batch is not None
+    for index in (1, 3):
+        batch.abandon(index, A, again=True)
+    assert went(hand_out(ledger, [1, 2, 3, 4], [a, c])) == [([1], "c"), ([3], "c")]
+    batch.abandon(2, A, again=True)
+    assert rewind_to(ledger, [a, c], 5) == 2
+    assert went(hand_out(ledger, [2, 3, 4, 5], [a, c])) == [([2], "c"), ([5], "ac")]
+
+
 def test_owed_record_does_not_wait_for_the_streams_that_still_have_it(ledger: Ledger) -> None:
     """A stream that takes the place of another gets its records before newer ones."""
     a, b, c = Taker("a", A), Taker("b", B), Taker("c", C)

@@ -74,10 +74,10 @@ def test_on_count_is_told_every_acknowledgement_once() -> None:
 
 def test_reprs_say_what_is_open(ledger: Ledger) -> None:
     """The reprs carry the partition and what is unfinished."""
-    batch = ledger.deliver([3, 9], A)
+    batch = ledger.deliver([3, 7, 9], A)
     batch.abandon(0, A, again=True)
-    assert repr(batch) == "<DeliveredBatch orders[3] 3..9 left=1 owed=1>"
-    assert repr(ledger) == "<Ledger orders[3] open position=10 committed=None unfinished=2>"
+    assert repr(batch) == "<DeliveredBatch orders[3] 3..9 left=2 owed=1>"
+    assert repr(ledger) == "<Ledger orders[3] open position=10 committed=None unfinished=3>"
 
 
 def test_as_offsets_packs_only_what_has_holes() -> None:
