@@ -64,6 +64,15 @@ def simulate(session: nox.Session) -> None:
 
 
 @nox.session
+def mutants(session: nox.Session) -> None:
+    """Plant errors one at a time, an hour: ``-- core ledger fanout``; see docs/mutants.md."""
+    install(session, "mutation", package=False)
+    # The mutated tree stands for the package; only what it needs is installed.
+    session.install("-c", "constraints.txt", *PYPROJECT["project"]["dependencies"])
+    session.run("python", "-m", "mutation", *session.posargs)
+
+
+@nox.session
 def coverage(session: nox.Session) -> None:
     """Hold the branch coverage of ``_core`` at 100 %."""
     install(session, "test")
@@ -139,7 +148,7 @@ def lock(session: nox.Session) -> None:
     pip_compile = ("uv", "pip", "compile", "--upgrade", "--quiet", "--no-header", "--no-annotate")
     session.run(
         *(*pip_compile, "--universal", "--python-version", "3.10"),
-        *("--group", "dev", "--group", "bench", "--group", "docs"),
+        *("--group", "dev", "--group", "bench", "--group", "docs", "--group", "mutation"),
         *("pyproject.toml", "--output-file", "constraints.txt"),
     )
     session.run(

@@ -1,0 +1,1 @@
+"""Mutation testing of the core and of the runtime: docs/mutants.md."""
