@@ -109,6 +109,7 @@ def test_close_voids_rows_of_every_width(count: int) -> None:
         batch.abandon(0, bit_of(stream), again=True)
         batch.release(0, 2, bit_of(stream))
     old.close_stream(A)
+    assert (batch.left, batch.owed) == (0, 0)
     assert observe(new) == before
     assert batch.lowest() is None
     assert repr(old).startswith("<Ledger orders[3] closed ")
@@ -253,7 +254,9 @@ def test_abandoned_record_may_be_acknowledged_late(ledger: Ledger) -> None:
     batch.abandon(0, A, again=True)
     assert ledger.in_hand == 0
     assert ledger.owed() == [0]
+    assert batch.can_finish(0, A)
     assert batch.finish(0, A)
+    assert not batch.can_finish(0, A)
     assert not batch.finish(0, A)
     assert ledger.owed() == []
     assert ledger.snapshot() == Snapshot(1, 1)

@@ -128,6 +128,37 @@ def test_record_entered_again_by_its_only_stream_leaves_nothing_behind(ledger: L
     assert ledger.start == 5
 
 
+def test_record_entered_again_leaves_the_part_of_the_first_stream(ledger: Ledger) -> None:
+    """Whichever stream it is that wants it once more, the others are waited for."""
+    batch = ledger.deliver([0], A | B)
+    again = ledger.enter_again(batch, 0, B)
+    assert again is not None
+    assert again.finish(0, B)
+    assert ledger.snapshot() is None
+    assert batch.finish(0, A)
+    assert ledger.snapshot() == Snapshot(1, 1)
+
+
+def test_record_entered_again_keeps_its_place_and_its_age(ledger: Ledger) -> None:
+    """It counts as delivered where and when it was delivered first."""
+    ledger.deliver([0, 1], A).finish_range(0, 2, A)
+    batch = ledger.deliver([2, 3], A, at=7.5)
+    again = ledger.enter_again(batch, 1, A)
+    assert again is not None
+    assert again.delivered_at == 7.5
+    assert batch.finish(0, A)
+    assert ledger.snapshot() == Snapshot(3, 3)
+
+
+def test_in_hand_below_an_offset(ledger: Ledger) -> None:
+    """A record at the offset is not below it."""
+    batch = ledger.deliver([3, 4], A)
+    assert not ledger.in_hand_below(3)
+    assert ledger.in_hand_below(4)
+    batch.finish_range(0, 2, A)
+    assert not ledger.in_hand_below(4)
+
+
 def test_record_entered_again_beside_others_of_its_batch(ledger: Ledger) -> None:
     """Their entries stay in hand, so nobody is told anything."""
     batch = ledger.deliver([5, 6], A)

@@ -65,6 +65,45 @@ def test_batch_waits_for_more_up_to_max_wait() -> None:
     run(main)
 
 
+def test_batch_that_is_just_full_does_not_wait() -> None:
+    """As many as it may have are enough, although they did not come at once."""
+
+    async def main() -> None:
+        it = broker(1)
+        async with consuming(it) as consumer, consumer.stream("t") as stream:
+            async with trio.open_nursery() as nursery:
+
+                async def more() -> None:
+                    await trio.sleep(1)
+                    it.produce_many("t", values(2))
+
+                nursery.start_soon(more)
+                assert len(await anext(aiter(stream.batches(3, 1000.0)))) == 3
+                assert trio.current_time() < 10
+
+    run(main)
+
+
+def test_messages_and_batches_of_one_stream_take_turns() -> None:
+    """Both kinds of loops take from the same buffer, also if batches are decoded before."""
+
+    async def main() -> None:
+        it = broker(7)
+        async with (
+            consuming(it) as consumer,
+            consumer.stream("t", value_deserializer=int, on_decode_error="skip") as stream,
+        ):
+            messages, batches = aiter(stream), aiter(stream.batches(2))
+            seen = []
+            for _ in range(2):
+                seen.append((await anext(messages)).value)
+                seen.extend(message.value for message in await anext(batches))
+            seen.append((await anext(messages)).value)
+            assert seen == [0, 1, 2, 3, 4, 5, 6]
+
+    run(main)
+
+
 def test_batch_larger_than_the_buffer_does_not_wait_in_vain() -> None:
     """A full buffer ends the wait: more cannot come before it is taken."""
 

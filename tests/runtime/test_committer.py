@@ -242,6 +242,35 @@ def test_commit_every_counts_acknowledgements() -> None:
     run(main)
 
 
+def test_acknowledgement_wakes_nobody_until_a_commit_is_due() -> None:
+    """Finishing a message is a function call: the ticker sleeps until enough have come."""
+
+    class Steps(trio.abc.Instrument):
+        def __init__(self) -> None:
+            self.made = 0
+
+        def before_task_step(self, task: trio.lowlevel.Task) -> None:
+            self.made += task.name.endswith("._run")  # every task of the consumer
+
+    async def main() -> None:
+        it = broker(50)
+        async with consuming(it, commit_interval=1000, commit_every=40) as consumer:
+            async with consumer.stream("t", ack="manual") as stream:
+                taken = await take(stream, 50, ack=False)
+                before = steps.made
+                for message in taken[:39]:
+                    message.ack()
+                    await trio.lowlevel.checkpoint()
+                assert steps.made == before
+                taken[39].ack()
+                await trio.sleep(1)
+                assert steps.made > before
+                assert committed(it) == 40
+
+    steps = Steps()
+    run(main, instruments=(steps,))
+
+
 def test_commit_every_is_heeded_after_a_commit_that_was_asked_for() -> None:
     """A commit between two ticks moves the timetable and does not make the ticker deaf."""
 

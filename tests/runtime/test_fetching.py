@@ -52,6 +52,18 @@ def test_getmany_hands_out_one_fetch_and_ends() -> None:
     run(main)
 
 
+def test_getmany_waits_for_the_first_message_only() -> None:
+    """With something there it returns at once, however long it may wait."""
+
+    async def main() -> None:
+        it = broker(2)
+        async with consuming(it, topics=["t"]) as consumer:
+            assert offsets(await fetch(consumer, 1000.0)) == [0, 1]
+            assert trio.current_time() < 10
+
+    run(main)
+
+
 def test_getmany_left_in_the_middle_skips_nothing() -> None:
     """What was not handed out comes with the next call, what was stays unfinished."""
 

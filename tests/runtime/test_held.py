@@ -81,6 +81,42 @@ def test_each_of_several_workers_is_told_apart() -> None:
     run(main)
 
 
+def test_task_inside_of_the_message_is_named_alone() -> None:
+    """With manual acknowledgements any loop might have it, but one has said so."""
+
+    async def main() -> None:
+        it = broker(2)
+        async with (
+            consuming(it) as consumer,
+            consumer.stream("t", ack="manual") as stream,
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(lambda: hold(stream, by_hand=True), name="inside")
+            await trio.sleep(1)
+            nursery.start_soon(lambda: hold(stream), name="outside")
+            await trio.sleep(1)
+            assert [held.tasks for held in consumer.held()] == [("inside",)]
+            nursery.cancel_scope.cancel()
+
+    run(main)
+
+
+def test_loop_that_no_task_has_begun_is_nobodys() -> None:
+    """An iterator that was made in a thread has no task to be named."""
+
+    async def main() -> None:
+        it = broker(1)
+        async with consuming(it) as consumer, consumer.stream("t", ack="manual") as stream:
+            unused = await trio.to_thread.run_sync(stream.batches)
+            kept = aiter(stream)
+            await anext(kept)
+            (held,) = consumer.held()
+            assert held.tasks == (trio.lowlevel.current_task().name,)
+            del unused
+
+    trio.run(main)
+
+
 def test_held_by_stream_and_partition_and_what_was_left() -> None:
     """A buffer, a hand, and a loop that is gone; observers hold nothing."""
 

@@ -10,7 +10,7 @@ import trio
 from trio_consumer import Message, TransportError
 from trio_consumer.testing import MemoryBroker
 
-from .support import T0, broker, committed, consuming, offsets, run, take
+from .support import GROUP, T0, broker, committed, consuming, offsets, run, take
 
 
 def test_nack_hands_the_message_out_again_behind_what_is_buffered() -> None:
@@ -156,6 +156,35 @@ def test_nack_while_the_stream_ends_leaves_it_to_the_next_member() -> None:
         assert committed(it) == 1
         async with consuming(it) as consumer, consumer.stream("t") as stream:
             assert offsets(await take(stream)) == [1, 2]
+
+    run(main)
+
+
+def test_nack_while_the_partition_goes_leaves_it_to_the_next_owner() -> None:
+    """It is neither handed out nor waited for; its neighbours may still be finished."""
+
+    async def main() -> None:
+        it = broker(3)
+        async with (
+            consuming(it, drain_timeout=1000, commit_interval=1000) as consumer,
+            consumer.stream("t", ack="manual") as stream,
+        ):
+            first, second, third = await take(stream, 3, ack=False)
+            it.rebalance(GROUP)
+            await trio.sleep(5)
+            assert consumer.statistics().partitions[T0].state == "revoking"
+            assert first.ack()
+            assert not first.nack()
+            assert second.nack()
+            assert not second.nack()
+            assert third.ack()
+            started = trio.current_time()
+            while consumer.statistics().rebalances < 2:
+                await trio.sleep(0.1)
+            assert trio.current_time() - started < 20
+            assert committed(it) == 1
+            assert offsets(await take(stream)) == [1, 2]
+        assert committed(it) == 3
 
     run(main)
 

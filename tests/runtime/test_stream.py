@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import gc
 import operator
+import threading
 
 import pytest
 import trio
@@ -336,6 +337,23 @@ def test_ack_from_another_thread_finishes_the_message() -> None:
 
     # The real clock: a virtual one jumps while only a thread works.
     trio.run(limited)
+
+
+def test_ack_from_a_thread_that_trio_does_not_know() -> None:
+    """Any thread: also one of the program's own."""
+    answers: list[bool | int] = []
+
+    async def main() -> None:
+        it = broker(3)
+        async with consuming(it) as consumer, consumer.stream("t", ack="manual") as stream:
+            batch = await anext(aiter(stream.batches(3)))
+            thread = threading.Thread(target=lambda: answers.extend((batch[0].ack(), batch.ack())))
+            thread.start()
+            await trio.to_thread.run_sync(thread.join)
+        assert committed(it) == 3
+
+    trio.run(main)
+    assert answers == [True, 2]
 
 
 def test_ack_from_a_thread_after_the_program_is_false() -> None:
