@@ -13,7 +13,7 @@ from collections.abc import Generator
 from types import FrameType
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 TEST_SECONDS = 20
 """Arbitrary; the longest test takes a tenth of it."""
@@ -25,6 +25,8 @@ settings.register_profile(
     derandomize=True,
     max_examples=40,
     deadline=None,
+    # Without the search for a shorter example, which takes longer than to find one.
+    phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
 settings.load_profile("mutants")

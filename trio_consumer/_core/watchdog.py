@@ -126,7 +126,7 @@ class PartitionWatch:
         self._timeout = timeout
         self._patience = {Symptom.NOT_COMMITTED: commit_timeout}
         self._since: dict[Symptom, tuple[Hashable, float]] = {}
-        self._showing: dict[Symptom, float] = {}
+        self._showing: set[Symptom] = set()
 
     @property
     def showing(self) -> frozenset[Symptom]:
@@ -147,13 +147,13 @@ class PartitionWatch:
             if before is not None and (symptom not in holding or holding[symptom] != before[0]):
                 del self._since[symptom]
                 if symptom in self._showing:
-                    del self._showing[symptom]
+                    self._showing.remove(symptom)
                     changes.append(Change(symptom, False, time - before[1]))
             if symptom in holding:
                 _, since = self._since.setdefault(symptom, (holding[symptom], time))
                 patience = self._patience.get(symptom, self._timeout)
                 if time - since >= patience and symptom not in self._showing:
-                    self._showing[symptom] = since
+                    self._showing.add(symptom)
                     changes.append(Change(symptom, True, time - since))
         return changes
 
