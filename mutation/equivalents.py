@@ -25,28 +25,32 @@ class Equivalent(NamedTuple):
 
 
 EQUIVALENTS: dict[str, list[Equivalent]] = {
-    "The exponent is bounded so that a power stays a number; `max_backoff` cuts off long before.": [
-        Equivalent(
-            "commit_policy.CommitPolicy.failed",
-            "delay = min(self.interval * 2 ** min(self._failures - 1, 32), self.max_backoff)",
-            "delay = min(self.interval * 2 ** min(self._failures - 1, 33), self.max_backoff)",
-        ),
-    ],
-    "A level is a whole number, and compares alike with a half and with the half rounded down.": [
-        Equivalent(
-            "flow.Pressure.__init__",
-            "self.drained_at = bound // 2",
-            "self.drained_at = bound / 2",
-        ),
-    ],
-    "What lies before the lowest unfinished entry is zero; the loop starts there to save time.": [
+    "A shortcut: the long way comes to the same.": [
         Equivalent(
             "delivered_batch.DeliveredBatch.waits_for_others",
             "return not any(row[index] & (OWED | bits) for index in range(self._low, stop))",
             "return not any(row[index] & (OWED | bits) for index in range(stop))",
         ),
-    ],
-    "The guard only saves work: past it, nothing is found and nothing is done.": [
+        Equivalent(
+            "delivered_batch.DeliveredBatch.waiting_for",
+            "return [index for index in range(self._low, len(row)) if row[index] & bit]",
+            "return [index for index in range(len(row)) if row[index] & bit]",
+        ),
+        Equivalent(
+            "delivered_batch.DeliveredBatch.unfinished",
+            "return (self.offsets[i] for i in range(self._low, len(row)) if row[i])",
+            "return (self.offsets[i] for i in range(len(row)) if row[i])",
+        ),
+        Equivalent(
+            "fanout.plan_runs",
+            "if (position is None or first >= position) and all(t.seen <= first for t in takers):",
+            "if (position is None or first > position) and all(t.seen <= first for t in takers):",
+        ),
+        Equivalent(
+            "fanout.plan_runs",
+            "if (position is None or first >= position) and all(t.seen <= first for t in takers):",
+            "if (position is None or first >= position) and all(t.seen < first for t in takers):",
+        ),
         Equivalent(
             "ledger.Ledger.vanish",
             "if self.position is None or first >= self.position:",
@@ -56,6 +60,75 @@ EQUIVALENTS: dict[str, list[Equivalent]] = {
             "ledger.Ledger.waits_for_others",
             "batch.waits_for_others(end, bits) for batch in self._batches if batch.offsets[0] < end",
             "batch.waits_for_others(end, bits) for batch in self._batches if batch.offsets[0] <= end",
+        ),
+    ],
+    "An entry that somebody has abandoned is owed, so it is odd here and never equal to the bit.": [
+        Equivalent(
+            "delivered_batch.DeliveredBatch._finish_abandoned",
+            "if entry >= FIRST_STREAM_BIT:",
+            "if entry > FIRST_STREAM_BIT:",
+        ),
+        Equivalent(
+            "delivered_batch.DeliveredBatch.abandon",
+            "if entry < FIRST_STREAM_BIT:",
+            "if entry <= FIRST_STREAM_BIT:",
+        ),
+        Equivalent(
+            "delivered_batch.DeliveredBatch.abandon",
+            "entry &= OWED",
+            "entry = OWED",
+        ),
+    ],
+    "It is only asked whether it is true.": [
+        Equivalent(
+            "delivered_batch.DeliveredBatch._give_back",
+            "changed = False",
+            "changed = None",
+        ),
+    ],
+    "The check never fails: a batch has an entry for each of its offsets.": [
+        Equivalent(
+            "delivered_batch.DeliveredBatch.owed_offsets",
+            "offset for offset, entry in zip(self.offsets, self._row, strict=True) if entry & OWED",
+            "offset for offset, entry in zip(self.offsets, self._row, strict=None) if entry & OWED",
+        ),
+        Equivalent(
+            "delivered_batch.DeliveredBatch.owed_offsets",
+            "offset for offset, entry in zip(self.offsets, self._row, strict=True) if entry & OWED",
+            "offset for offset, entry in zip(self.offsets, self._row, ) if entry & OWED",
+        ),
+        Equivalent(
+            "delivered_batch.DeliveredBatch.owed_offsets",
+            "offset for offset, entry in zip(self.offsets, self._row, strict=True) if entry & OWED",
+            "offset for offset, entry in zip(self.offsets, self._row, strict=False) if entry & OWED",
+        ),
+    ],
+    "A value that nobody reads before it is set anew.": [
+        Equivalent(
+            "fanout.Taker.__init__",
+            "self._again: list[tuple[int, int]] = []",
+            "self._again: list[tuple[int, int]] = None",
+        ),
+    ],
+    "While batches overlap one of them has something unfinished.": [
+        Equivalent(
+            "ledger.Ledger._committable",
+            "default=(self.position, self._delivered),",
+            "default=None,",
+        ),
+    ],
+    "Levels are whole numbers: they compare alike with a half and with the half rounded down.": [
+        Equivalent(
+            "flow.Pressure.__init__",
+            "self.drained_at = bound // 2",
+            "self.drained_at = bound / 2",
+        ),
+    ],
+    "The exponent is bounded so that a power stays a number; `max_backoff` cuts off long before.": [
+        Equivalent(
+            "commit_policy.CommitPolicy.failed",
+            "delay = min(self.interval * 2 ** min(self._failures - 1, 32), self.max_backoff)",
+            "delay = min(self.interval * 2 ** min(self._failures - 1, 33), self.max_backoff)",
         ),
     ],
 }

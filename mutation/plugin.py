@@ -20,6 +20,9 @@ TEST_SECONDS = 20
 TIMEOUT_STATUS = 36
 """What mutmut takes for a timeout."""
 
+SEARCHES = ("runtime/test_watchdog.py", "test_late_answers.py", "_at_every_step_", "_at_random_")
+"""Nine tenths of the time of all tests of the runtime: examples have to notice a mutant."""
+
 settings.register_profile(
     "mutants",
     derandomize=True,
@@ -47,8 +50,12 @@ def pytest_runtest_protocol() -> Generator[None, object, object]:
         signal.alarm(0)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Name every test as mutmut looks it up; machines of Hypothesis lack that name."""
-    for item in items:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what searches by seed or by step, and name every test as mutmut looks it up."""
+    left_out = [item for item in items if any(part in item.nodeid for part in SEARCHES)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+    for item in items:  # machines of Hypothesis lack that name
         if not hasattr(item, "_nodeid"):
             item._nodeid = item.nodeid

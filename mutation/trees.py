@@ -98,8 +98,10 @@ class Mutant(NamedTuple):
     def difference(self) -> str:
         """What it changes, with the lines around it."""
         with _working_in(TREES / self.group):
-            from mutmut.__main__ import get_diff_for_mutant  # reads its configuration when imported
+            # Here, because it reads its configuration when it is imported, and keeps it.
+            from mutmut.__main__ import Config, get_diff_for_mutant
 
+            Config.reset()
             return "\n".join(get_diff_for_mutant(self.name).splitlines()[3:])
 
     def change(self) -> Equivalent:

@@ -150,6 +150,16 @@ def test_record_entered_again_keeps_its_place_and_its_age(ledger: Ledger) -> Non
     assert ledger.snapshot() == Snapshot(3, 3)
 
 
+def test_record_in_two_entries_is_counted_once(ledger: Ledger) -> None:
+    """Also if the second entry begins where the batch of the first one ends."""
+    batch = ledger.deliver([0, 1], A | B)
+    batch.abandon(1, A, again=True)
+    ledger.deliver([1], D)
+    ledger.deliver([2], A).finish(0, A)
+    assert ledger.unfinished() == [0, 1]
+    assert ledger.unfinished_count == 2
+
+
 def test_in_hand_below_an_offset(ledger: Ledger) -> None:
     """A record at the offset is not below it."""
     batch = ledger.deliver([3, 4], A)

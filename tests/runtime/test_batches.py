@@ -39,6 +39,19 @@ def test_batches_have_at_most_their_size_and_all_messages() -> None:
     run(main)
 
 
+def test_batch_has_at_most_five_hundred_messages_if_nobody_says() -> None:
+    """The size that batches have by default, and the smallest that they may have."""
+
+    async def main() -> None:
+        it = broker(600)
+        options = {"max_poll_records": 600}
+        async with consuming(it, client_options=options) as consumer, consumer.stream("t") as t:
+            assert len(await anext(aiter(t.batches()))) == 500
+            assert len(await anext(aiter(t.batches(1)))) == 1
+
+    run(main)
+
+
 def test_batch_waits_for_more_up_to_max_wait() -> None:
     """A batch that is not full waits ``max_wait`` seconds after its first message."""
 

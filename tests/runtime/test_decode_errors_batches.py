@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import gc
+from typing import Literal
 
 import pytest
 import trio
@@ -37,6 +38,35 @@ def test_batches_leave_out_what_is_skipped(ack: AckMode) -> None:
             ) as stream:
                 assert await batched(stream) == [[1, 3, 4]]
         assert committed(it) == (None if ack == "none" else 6)
+
+    run(main)
+
+
+@pytest.mark.parametrize("policy", ["raise", "skip"])
+def test_batches_are_decoded_before_only_if_something_follows_from_it(
+    policy: Literal["raise", "skip"],
+) -> None:
+    """Else each message is decoded when somebody looks at it, if anybody does."""
+
+    async def main() -> None:
+        it = mixed(GOOD, BAD, GOOD)
+        decoded = []
+
+        def decode(value: bytes) -> int:
+            decoded.append(value)
+            return int(value)
+
+        async with (
+            consuming(it) as consumer,
+            consumer.stream("t", value_deserializer=decode, on_decode_error=policy) as stream,
+        ):
+            batch = await anext(aiter(stream.batches()))
+            assert len(batch) == (3 if policy == "raise" else 2)
+            assert len(decoded) == (0 if policy == "raise" else 3)
+            assert batch[0].offset == 0
+            if policy == "raise":
+                with pytest.raises(DeserializationError, match=r"^cannot deserialize the value of"):
+                    list(batch)
 
     run(main)
 

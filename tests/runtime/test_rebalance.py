@@ -175,7 +175,9 @@ def test_late_ack_changes_nothing_for_the_next_assignment() -> None:
     run(main)
 
 
-def test_lost_partitions_are_neither_drained_nor_committed() -> None:
+def test_lost_partitions_are_neither_drained_nor_committed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """Lost is not revoked: no wait, no commit, its own callback, then everything again."""
 
     async def main() -> None:
@@ -211,6 +213,10 @@ def test_lost_partitions_are_neither_drained_nor_committed() -> None:
         assert committed(it) == 3
 
     run(main)
+    assert [r.getMessage() for r in caplog.records if r.name == "trio_consumer.rebalance"] == [
+        "lost t[0]: this member was thrown out of its group; what it finished since the last"
+        " commit is delivered again"
+    ]
 
 
 def test_callbacks_come_in_order_and_see_the_committed_offsets() -> None:
