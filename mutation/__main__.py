@@ -30,7 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m mutation", description=__doc__)
     parser.add_argument("group", nargs="?", choices=GROUPS, help="both if none is named")
     parser.add_argument("modules", nargs="*", help="only these, all of their mutants anew")
-    parser.add_argument("--survivors", action="store_true", help="try again what survived")
+    parser.add_argument("--survivors", action="store_true", help="try again what was not killed")
     parser.add_argument("--show", action="store_true", help="run nothing, show what survived")
     parser.add_argument("--figures", action="store_true", help="write them to docs/mutants.md")
     parser.add_argument("--jobs", default="2", help="mutants at a time")
@@ -41,7 +41,8 @@ def main() -> None:
         if unknown := set(modules) - set(GROUPS[group].modules):
             parser.error(f"no modules of {group}: {', '.join(sorted(unknown))}")
         if given.survivors:
-            names = [mutant.name for mutant in survivors(group, modules)]
+            late = [m for m in mutants(group, modules) if m.outcome == "timeout"]
+            names = [mutant.name for mutant in (*survivors(group, modules), *late)]
             if names:
                 run(group, given.jobs, *names)
         elif not given.show:

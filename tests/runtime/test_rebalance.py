@@ -13,6 +13,7 @@ import trio
 
 from trio_consumer import (
     TP,
+    Activity,
     Consumer,
     Stream,
 )
@@ -21,6 +22,7 @@ from trio_consumer.testing import MemoryBroker
 from .support import (
     GROUP,
     T0,
+    T1,
     broker,
     committed,
     consuming,
@@ -152,6 +154,53 @@ def test_drain_stays_below_the_rebalance_timeout_of_the_client() -> None:
     run(main)
 
 
+def test_drain_takes_a_third_of_the_rebalance_timeout_of_the_client() -> None:
+    """The last commit and the join need time, too."""
+
+    async def main() -> None:
+        it = broker(5)
+        revoked = []
+        async with (
+            consuming(
+                it,
+                drain_timeout=1000,
+                client_options={"max_poll_interval_ms": 10_000},
+                on_partitions_revoked=lambda _: revoked.append(trio.current_time()),
+            ) as consumer,
+            consumer.stream("t", ack="manual") as stream,
+        ):
+            await take(stream, 2, ack=False)
+            it.rebalance(GROUP)
+            while consumer.statistics().partitions[T0].state == "open":
+                await trio.sleep(0.01)
+            started = trio.current_time()
+            await trio.sleep(20)
+            assert revoked[0] - started == pytest.approx(3.5, abs=0.02)
+
+    run(main)
+
+
+def test_revocation_can_be_seen_while_it_lasts() -> None:
+    """The diagnostics say so until the partitions are gone."""
+
+    async def main() -> None:
+        it = broker(1)
+        seen = []
+        async with (
+            consuming(
+                it, on_partitions_revoked=lambda _: seen.append(set(consumer.diag.flags))
+            ) as consumer,
+            consumer.stream("t") as stream,
+        ):
+            await take(stream)
+            it.rebalance(GROUP)
+            await trio.sleep(10)
+            assert Activity.PARTITIONS_REVOKED in seen[0]
+            assert Activity.PARTITIONS_REVOKED not in consumer.diag.flags
+
+    run(main)
+
+
 def test_late_ack_changes_nothing_for_the_next_assignment() -> None:
     """After revocation the old message is dead, whatever offset the new one has (I5)."""
 
@@ -181,7 +230,7 @@ def test_lost_partitions_are_neither_drained_nor_committed(
     """Lost is not revoked: no wait, no commit, its own callback, then everything again."""
 
     async def main() -> None:
-        it = broker(3)
+        it = broker(3, 2)
         calls: list[tuple[str, frozenset[TP], float]] = []
 
         def note(name: str) -> Any:
@@ -197,7 +246,8 @@ def test_lost_partitions_are_neither_drained_nor_committed(
             ) as consumer,
             consumer.stream("t", ack="manual") as stream,
         ):
-            first, second, _ = await take(stream, 3, ack=False)
+            messages = await take(stream, 6, ack=False)
+            first, second = [message for message in messages if message.tp == T0][:2]
             first.ack()
             it.expire(only_member(it))
             await trio.sleep(10)
@@ -205,16 +255,16 @@ def test_lost_partitions_are_neither_drained_nor_committed(
             assert committed(it) is None
             assert offsets(await take(stream)) == [0, 1, 2]
         assert [(name, tps) for name, tps, _ in calls] == [
-            ("assigned", {T0}),
-            ("lost", {T0}),
-            ("assigned", {T0}),
+            ("assigned", {T0, T1}),
+            ("lost", {T0, T1}),
+            ("assigned", {T0, T1}),
         ]
         assert calls[1][2] == calls[2][2]
         assert committed(it) == 3
 
     run(main)
     assert [r.getMessage() for r in caplog.records if r.name == "trio_consumer.rebalance"] == [
-        "lost t[0]: this member was thrown out of its group; what it finished since the last"
+        "lost t[0], t[1]: this member was thrown out of its group; what it finished since the last"
         " commit is delivered again"
     ]
 

@@ -372,6 +372,20 @@ def test_ack_from_a_thread_after_the_program_is_false() -> None:
     assert kept[0].ack() is False
 
 
+def test_loop_that_outlives_the_program_is_no_trouble() -> None:
+    """Its finalizer finds nobody to tell that a message is in nobody's hand any more."""
+    kept = []
+
+    async def main() -> None:
+        async with consuming(broker(1)) as consumer, consumer.stream("t") as stream:
+            kept.append(aiter(stream))
+            await anext(kept[0])
+
+    run(main)
+    kept.clear()
+    gc.collect()
+
+
 # -- pace --------------------------------------------------------------------------------
 
 
