@@ -12,6 +12,7 @@ import trio.lowlevel
 
 from trio_consumer import (
     ConfigurationError,
+    MessageBatch,
 )
 
 from .support import T0, T1, broker, committed, consuming, offsets, run, take, values
@@ -76,6 +77,33 @@ def test_batch_waits_for_more_up_to_max_wait() -> None:
                 assert trio.current_time() - start == pytest.approx(3.0)
 
     run(main)
+
+
+def test_batch_out_of_the_middle_has_its_own_messages() -> None:
+    """Each of them finishes itself, and giving back the batch gives back these alone."""
+
+    async def main() -> None:
+        it = broker(5)
+        async with consuming(it) as consumer, consumer.stream("t", ack="manual") as stream:
+            (first,) = await take(stream, 1, ack=False)
+            batch = await anext(aiter(stream.batches(2)))
+            assert [message.ack() for message in batch] == [True, True]
+            assert first.ack()
+            assert committed(it) is None
+            await consumer.commit()
+            assert committed(it) == 3
+            (fourth,) = await take(stream, 1, ack=False)
+            batch = await anext(aiter(stream.batches(2)))
+            assert batch.nack() == 1
+            assert fourth.ack()
+
+    run(main)
+
+
+def test_batch_of_nothing_finishes_nothing() -> None:
+    """No stream hands one out; made by hand it has nothing to finish or to give back."""
+    batch = MessageBatch([])
+    assert (len(batch), batch.ack(), batch.nack()) == (0, 0, 0)
 
 
 def test_batch_that_is_just_full_does_not_wait() -> None:

@@ -99,9 +99,14 @@ def test_failed_commit_changes_nothing_and_the_next_tick_commits_more(
 
     run(main)
     [(level, text)] = failures_told(caplog)
+    [extra] = [r for r in caplog.records if hasattr(r, "offsets")]
+    assert extra.offsets == {T0: (2, "", -1)}
     # A member that the group does not know any more is told so by the rebalance.
     assert level == (logging.WARNING if fault in PASSING[:3] else logging.INFO)
-    assert text.startswith("commit failed, what is finished stays uncommitted")
+    assert text.startswith(
+        "commit failed, what is finished stays uncommitted and would be delivered again after a"
+        " crash; trying again: cannot "
+    )
     assert "t[0]=2" in text
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 
 import pytest
 import trio
@@ -96,6 +97,68 @@ def test_task_inside_of_the_message_is_named_alone() -> None:
             nursery.start_soon(lambda: hold(stream), name="outside")
             await trio.sleep(1)
             assert [held.tasks for held in consumer.held()] == [("inside",)]
+            nursery.cancel_scope.cancel()
+
+    run(main)
+
+
+@pytest.mark.parametrize("how", ["finished", "failed"])
+def test_task_that_has_left_the_message_is_not_named_alone(how: str) -> None:
+    """What it left unfinished may be in anybody's hand; what it finished is in nobody's."""
+
+    async def main() -> None:
+        it = broker(2)
+
+        async def once() -> None:
+            async for message in stream:
+                with suppress(KeyError):
+                    async with message:
+                        if how == "failed":
+                            raise KeyError
+                await trio.sleep_forever()
+
+        async with (
+            consuming(it) as consumer,
+            consumer.stream("t", ack="manual") as stream,
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(once, name="left")
+            await trio.sleep(1)
+            nursery.start_soon(lambda: hold(stream), name="other")
+            await trio.sleep(1)
+            (held,) = consumer.held()
+            assert held.oldest == (0 if how == "failed" else 1)
+            assert held.tasks == ("left", "other")
+            assert not stream._entered  # or it would grow with each message
+            nursery.cancel_scope.cancel()
+
+    run(main)
+
+
+def test_batches_of_several_workers_are_told_apart() -> None:
+    """Also where they come out of one chunk, and where one is half done."""
+
+    async def main() -> None:
+        it = broker(4)
+        taken = []
+
+        async def work() -> None:
+            async for batch in stream.batches(2):
+                taken.append(batch)
+                await trio.sleep_forever()
+
+        async with (
+            consuming(it) as consumer,
+            consumer.stream("t") as stream,
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(work, name="first")
+            await trio.sleep(1)
+            nursery.start_soon(work, name="second")
+            await trio.sleep(1)
+            assert [held.tasks for held in consumer.held()] == [("first",)]
+            taken[0].ack()
+            assert [held.tasks for held in consumer.held()] == [("second",)]
             nursery.cancel_scope.cancel()
 
     run(main)

@@ -211,11 +211,13 @@ def test_nack_from_another_thread() -> None:
     """As an acknowledgement it may come from anywhere."""
 
     async def main() -> None:
-        it = broker(2)
+        it = broker(4)
         async with consuming(it) as consumer, consumer.stream("t", ack="manual") as stream:
             (message,) = await take(stream, 1, ack=False)
+            batch = await anext(aiter(stream.batches(2)))
             assert await trio.to_thread.run_sync(message.nack)
-            assert offsets(await take(stream)) == [1, 0]
+            assert await trio.to_thread.run_sync(batch.nack) == 2
+            assert offsets(await take(stream)) == [3, 0, 1, 2]
 
     trio.run(main)
 

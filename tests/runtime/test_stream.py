@@ -434,8 +434,10 @@ def test_message_carries_what_was_produced() -> None:
         it = broker(0)
         it.produce("t", b"v", key=b"k", headers=[("h", b"1"), ("h", None)], timestamp=1500)
         it.produce("t", None, timestamp=-1)
+        it.produce("t", None, timestamp=0)
         async with consuming(it) as consumer, consumer.stream("t") as stream:
-            first, second = await take(stream)
+            first, second, third = await take(stream)
+            assert third.timestamp == 0.0
             assert (first.topic, first.partition, first.offset, first.tp) == ("t", 0, 0, TP("t", 0))
             assert (first.key, first.value, first.timestamp) == (b"k", b"v", 1.5)
             assert list(first.headers) == [("h", b"1"), ("h", None)]
