@@ -10,7 +10,7 @@ through librdkafka (the extra ``confluent``).  :class:`Transport` and
 
 from __future__ import annotations
 
-import re
+import re as _re
 from urllib.parse import urlsplit
 
 from .._errors import ConfigurationError
@@ -48,7 +48,7 @@ __all__ = [
 
 from .kafka import KafkaTransport
 
-_BROKER = re.compile(r"(\[[^\[\]]+\]|[^\[\]:\s]+)(:(?P<port>[0-9]{1,5}))?")
+_BROKER = _re.compile(r"(\[[^\[\]]+\]|[^\[\]:\s]+)(:(?P<port>[0-9]{1,5}))?")
 
 EXAMPLES = "'kafka://host:9092,host:9092', 'confluent://host:9092' or 'memory://name'"
 
