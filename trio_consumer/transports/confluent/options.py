@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any
 
 from ..._errors import ConfigurationError
 from ..base import ProducerSettings, SessionSettings
+from .client_log import logger
 
 __all__ = ["consumer_options", "is_cooperative", "producer_options", "seconds"]
-
-logger = logging.getLogger("trio_consumer.transport.librdkafka")
 
 _OURS = "offsets are committed by this library alone, when messages are finished"
 _CALLBACK = "it is set by the transport; set on_partitions_* of open_consumer instead"
