@@ -7,7 +7,7 @@ from typing import Literal
 import pytest
 import trio
 
-from trio_consumer import Message, TransportError
+from trio_consumer import Message, Stream, TransportError
 from trio_consumer.testing import MemoryBroker
 
 from .support import GROUP, T0, broker, committed, consuming, offsets, run, take
@@ -100,14 +100,20 @@ def test_nack_after_the_end_of_the_assignment_is_nothing() -> None:
     run(main)
 
 
+async def left_by_its_loop(stream: Stream) -> Message:
+    """A message of a loop that was left with it in hand."""
+    async for message in stream:
+        return message
+    raise AssertionError("the stream has ended")
+
+
 def test_nack_of_what_a_loop_left_behind() -> None:
     """Whoever has the message of a loop that is gone may have it handed out again."""
 
     async def main() -> None:
         it = broker(3)
         async with consuming(it) as consumer, consumer.stream("t") as stream:
-            async for message in stream:
-                break
+            message = await left_by_its_loop(stream)
             await trio.sleep(1)  # the iterator has gone, so nobody is waited for
             assert consumer.track_message(message)
             assert message.nack()
