@@ -17,6 +17,7 @@ from trio_consumer import (
 )
 from trio_consumer.testing import MemoryBroker
 from trio_consumer.transports import PolledBatch, RebalanceListener, Session, SessionSettings
+from trio_consumer.transports.memory import CommitFault
 
 from .support import GROUP, T0, T1, add_topic, broker, committed, consuming, offsets, run, take
 
@@ -220,6 +221,26 @@ def test_callback_that_raises_stops_the_consumer_and_commits_what_is_finished() 
             async with consuming(it, topics=["t"], callback=fail):
                 await trio.sleep_forever()
         assert committed(it) == 3
+
+    run(main)
+
+
+@pytest.mark.parametrize("fault", [CommitFault.UNAUTHORIZED, CommitFault.METADATA_TOO_LARGE])
+def test_error_of_the_callback_leaves_although_the_commit_is_refused(fault: CommitFault) -> None:
+    """What failed first matters, and it is no context of the other."""
+
+    async def main() -> None:
+        it = broker(5)
+
+        async def fail(message: Message) -> None:
+            message.ack()
+            if message.offset == 3:
+                it.fail_next_commits(10, fault)
+                raise LookupError("no such order")
+
+        with pytest.raises(LookupError, match=r"^no such order$"):
+            async with consuming(it, topics=["t"], callback=fail):
+                await trio.sleep_forever()
 
     run(main)
 

@@ -18,7 +18,7 @@ import trio
 from .._core.delivered_batch import DeliveredBatch
 from .._core.flow import FullBuffer, PauseReason
 from .._core.subscription import TopicPattern
-from .._errors import CommitFailedError, ConfigurationError
+from .._errors import ConfigurationError, ConsumerError
 from .._types import AckMode, TopicPartition
 from .decoding import Deserializer, Deserializers
 from .diagnostics import Activity
@@ -475,7 +475,8 @@ class Consumer(ConsumerInspection):
         """
         try:
             await self.commit()
-        except CommitFailedError as failure:
+        except ConsumerError as failure:
+            # Whatever it is: raised here, it would take the place of what has failed.
             logger.warning(
                 "commit failed after %r, what is finished stays uncommitted: %s", exc, failure
             )
