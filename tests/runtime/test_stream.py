@@ -389,6 +389,33 @@ def test_loop_that_outlives_the_program_is_no_trouble() -> None:
 # -- pace --------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("way", ["seek", "committed", "restart"])
+def test_stream_opened_later_gets_what_only_observers_read_after_a_seek(way: str) -> None:
+    """They keep no account, so it begins where reading went on."""
+
+    async def main() -> None:
+        it = broker(6)
+        async with consuming(it) as consumer:
+            async with consumer.stream("t") as stream:
+                await take(stream, 2)
+            await consumer.commit()
+            async with consumer.stream("t", ack="none") as observer:
+                await take(observer)
+                if way == "seek":
+                    await consumer.seek(T0, 2)
+                elif way == "committed":
+                    await consumer.seek_to_committed()
+                else:
+                    await consumer.on_restart()
+                assert offsets(await take(observer)) == [2, 3, 4, 5]
+                async with consumer.stream("t") as late:
+                    assert offsets(await take(late)) == [2, 3, 4, 5]
+                assert offsets(await take(observer)) == []
+        assert committed(it) == 6
+
+    run(main)
+
+
 def test_loop_that_never_awaits_can_be_cancelled_and_starves_nobody() -> None:
     """A busy loop gives way each few milliseconds, and in any case once a chunk."""
 

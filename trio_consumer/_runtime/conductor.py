@@ -202,9 +202,10 @@ class Conductor:
             # Polls come in order: what the fetcher has noted since is from the
             # new place too, and nothing would read it again.
             assignment.reading = reading
-        if assignment.cursor is None:
-            assignment.ledger.begin(first)
-        else:
+        # Also after a seek, if only observers read on from there: a stream that is opened
+        # later begins where the account does.
+        assignment.ledger.begin(first)
+        if assignment.cursor is not None:
             # Compacted or deleted since it was delivered: it cannot come again.
             offsets = (record.offset for record in batch.records)
             assignment.ledger.vanish(assignment.cursor, batch.next_offset, offsets)
