@@ -347,6 +347,34 @@ def test_exit_does_not_wait_for_records_that_were_held_back() -> None:
     run(main)
 
 
+def test_flow_that_is_resumed_during_the_exit_brings_nothing_into_the_buffers() -> None:
+    """Only hands are waited for, and what was held back stays with the broker."""
+
+    async def main() -> None:
+        it = broker(20)
+        options = {"max_poll_records": 3}
+        async with trio.open_nursery() as nursery:
+            async with consuming(it, drain_timeout=30, client_options=options) as consumer:
+                stream = consumer.stream("t", ack="manual", max_buffered=3)
+                await stream.__aenter__()
+                messages = await take(stream, 2, ack=False)
+                consumer.stop_flow()
+                await trio.sleep(1)
+
+                async def resume_and_finish() -> None:
+                    await trio.sleep(1)
+                    consumer.resume_flow()
+                    await trio.sleep(1)
+                    assert [message.ack() for message in messages] == [True, True]
+
+                nursery.start_soon(resume_and_finish)
+                start = trio.current_time()
+            assert trio.current_time() - start == 2
+        assert committed(it) == 2
+
+    run(main)
+
+
 def test_close_ends_loops_after_the_message_in_hand() -> None:
     """``close`` is a plain function; no stream can be opened after it, and twice is once."""
 

@@ -307,7 +307,8 @@ class Consumer(ConsumerInspection):
         """Commit, wait until what is delivered now is finished, then commit it.
 
         Messages that are delivered meanwhile are not waited for, nor those that
-        their loop or stream left behind.  What lies in a buffer has to be
+        their loop or stream left behind.  What the calling task has in hand is:
+        finish it before, or give a timeout.  What lies in a buffer has to be
         consumed for this to end: not while flow is stopped.  Every few seconds
         the log names what is still held, for how long, and by which task.
 
@@ -344,8 +345,11 @@ class Consumer(ConsumerInspection):
         self._flow.stop()
 
     def resume_flow(self) -> None:
-        """Hand out and fetch again."""
-        self._flow.resume()
+        """Hand out and fetch again; nothing happens once the consumer is stopping."""
+        # Else what was held back would come into the buffers that have just been
+        # emptied, and the end would wait for it, which nobody can finish any more.
+        if not self._stopping:
+            self._flow.resume()
 
     async def wait_for_stopped_flow(self) -> None:
         """Wait until flow is stopped and no record is on its way from the broker.
@@ -393,12 +397,16 @@ class Consumer(ConsumerInspection):
 
         What is buffered or in hand of it becomes stale: acknowledging returns
         False.  Seeking back delivers again; seeking forward leaves out what is
-        between.  Nothing is committed by it, but by what is finished afterwards.
-        Past the end, or before the beginning, ``auto_offset_reset`` applies.
+        between.  Nothing is committed by it, but by what is finished afterwards
+        (with ``auto_offset_reset="latest"`` the place itself, too, as any place
+        where reading starts).  Past the end, or before the beginning,
+        ``auto_offset_reset`` applies.
 
         Raises:
             ConfigurationError: The partition is not assigned to this member, or
                 the offset is negative.
+
+        Cancelling it moves nothing.
         """
         await self._positions.seek(tp, offset)
 
@@ -493,7 +501,7 @@ class Consumer(ConsumerInspection):
         """
         await self._positions.seek_to_committed()
         self._partitions.forget_pauses()
-        self._flow.resume()
+        self.resume_flow()
 
     def close(self) -> None:
         """Begin a graceful stop: loops over streams end after the message in hand.
