@@ -150,6 +150,32 @@ def test_fenced_members_and_producers() -> None:
     assert isinstance(error, FencedError)
 
 
+@pytest.mark.parametrize(
+    ("code", "kind", "match"),
+    [
+        (
+            KafkaError.INVALID_SESSION_TIMEOUT,
+            ConfigurationError,
+            r"choose one between its group\.mi",
+        ),
+        (KafkaError.INCONSISTENT_GROUP_PROTOCOL, ConfigurationError, r"give all of them the same"),
+        (
+            KafkaError.UNRELEASED_INSTANCE_ID,
+            FencedError,
+            r"still has a member with this group\.inst",
+        ),
+    ],
+)
+def test_refused_join_says_what_to_do(code: int, kind: type[Exception], match: str) -> None:
+    """Also if the client only says that it is dead of an unreleased identity."""
+    with pytest.raises(kind, match=rf"^cannot read: .*{match}"):
+        raise fatal_error(exception(code))
+    if kind is FencedError:
+        text = f"Fatal: {KafkaError(code).str()}"
+        with pytest.raises(kind, match=match):
+            raise fatal_error(exception(KafkaError._FATAL, text))
+
+
 def test_errors_in_place_of_records() -> None:
     """They name the partition and the offset."""
     error = record_error(KafkaError(KafkaError._BAD_MSG), TP0, 7)

@@ -11,6 +11,7 @@ from ..._errors import (
     AuthenticationError,
     AuthorizationError,
     CommitFailedError,
+    ConfigurationError,
     ConsumerError,
     CorruptRecordError,
     FencedError,
@@ -126,10 +127,26 @@ def _common(error: BaseException, attempt: str) -> ConsumerError | None:
         return AuthorizationError(
             f"{attempt}: not authorized ({_text(error)}); ask for an ACL that allows it"
         )
-    if code in (E.FENCED_INSTANCE_ID, E.UNRELEASED_INSTANCE_ID):
+    if code == E.UNRELEASED_INSTANCE_ID:
+        return FencedError(
+            f"{attempt}: the group still has a member with this group.instance.id ({_text(error)});"
+            " if it has crashed, start again when its session is over, which the broker decides"
+            " (group.consumer.session.timeout.ms), else give each static member its own"
+        )
+    if code == E.FENCED_INSTANCE_ID:
         return FencedError(
             f"{attempt}: another member has joined with this group_instance_id"
             f" (group.instance.id, {_text(error)}); give each static member its own"
+        )
+    if code == E.INVALID_SESSION_TIMEOUT:
+        return ConfigurationError(
+            f"{attempt}: the broker does not accept this session.timeout.ms; choose one between its"
+            " group.min.session.timeout.ms and group.max.session.timeout.ms"
+        )
+    if code == E.INCONSISTENT_GROUP_PROTOCOL:
+        return ConfigurationError(
+            f"{attempt}: the members of this group have no partition.assignment.strategy in common"
+            f" ({_text(error)}); give all of them the same, or choose another group"
         )
     if code in REFUSALS:
         return AuthenticationError(f"{attempt}: the broker refused the credentials: {_text(error)}")

@@ -14,6 +14,7 @@ from ..._errors import (
     AuthenticationError,
     AuthorizationError,
     CommitFailedError,
+    ConfigurationError,
     ConsumerError,
     CorruptRecordError,
     FencedError,
@@ -86,6 +87,16 @@ def _common(error: BaseException, attempt: str) -> ConsumerError | None:
         return FencedError(
             f"{attempt}: another member has joined with this group_instance_id;"
             " give each static member its own"
+        )
+    if isinstance(error, errors.InvalidSessionTimeoutError):
+        return ConfigurationError(
+            f"{attempt}: the broker does not accept this session_timeout_ms; choose one between its"
+            " group.min.session.timeout.ms and group.max.session.timeout.ms"
+        )
+    if isinstance(error, errors.InconsistentGroupProtocolError):
+        return ConfigurationError(
+            f"{attempt}: the members of this group have no partition_assignment_strategy in common;"
+            " give all of them the same, or choose another group"
         )
     if isinstance(error, REFUSALS):
         return AuthenticationError(f"{attempt}: the broker refused the credentials: {_text(error)}")
