@@ -43,6 +43,21 @@ def test_a_signal_lets_handlers_finish(app: App, number: signal.Signals) -> None
 
 
 @both
+def test_two_signals_at_once_are_one(app: App, number: signal.Signals) -> None:
+    """As from a terminal and from a program that passes them on: handlers finish."""
+    with app.start("slow") as process:
+        assert next_line(process).startswith("begins")
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(number)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err
+    assert out.startswith("ends")
+    assert "1 messages handed out" in err
+    assert "0 of them unfinished" in err
+
+
+@both
 def test_a_second_signal_cancels_handlers(app: App, number: signal.Signals) -> None:
     """At once; the exit code names the signal."""
     with app.start("endless") as process:

@@ -24,6 +24,11 @@ __all__ = ["HandlerFailure", "Job", "Progress", "Runner"]
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
+ECHO = 0.25
+"""Seconds in which a second signal is taken for the first one: ``timeout``, and what
+passes Ctrl-C on to a process that has it from the terminal, send two at once, and
+nobody has asked for a handler to be cut off.  Arbitrary."""
+
 REFRESH = 0.2
 RATE_WINDOW = 15
 """Refreshes over which the rate is taken: three seconds."""
@@ -139,14 +144,16 @@ class Runner:
     async def _watch_signals(self, task_status: trio.TaskStatus[None]) -> None:
         with trio.open_signal_receiver(*STOP_SIGNALS) as received:
             task_status.started()
+            stopped_at = 0.0
             async for number in received:
                 if self.stopped_by is None:
                     self.stopped_by = signal.Signals(number)
+                    stopped_at = trio.current_time()
                     if self._consumer is not None:
                         self._consumer.close()
                     else:
                         self._scope.cancel()  # it is connecting: there is nothing to finish
-                elif self.cancelled_by is None:
+                elif self.cancelled_by is None and trio.current_time() - stopped_at > ECHO:
                     self.cancelled_by = signal.Signals(number)
                     self._scope.cancel()
 
