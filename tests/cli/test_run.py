@@ -5,7 +5,10 @@ from __future__ import annotations
 import sys
 
 import pytest
+import trio
 
+from trio_consumer.cli.loading import load_handler
+from trio_consumer.cli.runner import Job, Runner
 from trio_consumer.testing import MemoryBroker
 
 from .support import App, assert_one_line, call, invoke
@@ -55,6 +58,15 @@ def test_a_message_is_finished_by_hand_with_ack_manual(app: App) -> None:
     assert len(app.seen) == 40
     assert (app.committed(0), app.committed(1)) == (5, 5)
     assert "2 of them unfinished" in result.stderr
+
+
+def test_the_lag_is_that_of_the_group(app: App) -> None:
+    """What was read and is not committed is behind, too, as other tools tell it."""
+    handler = load_handler(f"{app.name}:told")  # and the broker is filled
+    job = Job(handler, f"memory://{app.name}", "g", ("orders",), ack="manual", max_messages=40)
+    runner = Runner(job)
+    trio.run(runner.run)
+    assert (runner.progress.in_hand, runner.progress.lag) == (40, 40)
 
 
 @pytest.mark.parametrize("concurrency", ["1", "4"])

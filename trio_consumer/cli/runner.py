@@ -77,7 +77,8 @@ class Progress:
         returned: Handlers that returned.
         in_hand: Messages handed out and not finished.
         unfinished: Messages given to the stream and not finished.
-        lag: Offsets between the positions and the ends, as far as known.
+        lag: Offsets between what is committed and the ends, as far as known: what other
+            tools call the lag of the group.
         committed: What the broker confirmed, by partition.
         rate: Handlers that returned, a second, over the last seconds.
         elapsed: Seconds since the start.
@@ -240,7 +241,7 @@ class Runner:
             returned=self._returned,
             in_hand=max(0, statistics.unfinished - self._stream.buffered),
             unfinished=statistics.unfinished,
-            lag=sum(p.lag or 0 for p in statistics.partitions.values()),
+            lag=statistics.commit_lag or 0,
             committed={
                 tp: p.committed
                 for tp, p in statistics.partitions.items()
