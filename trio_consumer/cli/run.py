@@ -34,7 +34,11 @@ def _named(ctx: click.Context, param: click.Parameter, value: str | tuple[str, .
 
 @click.command()
 @click.argument("handler", metavar="MODULE:FUNCTION")
-@click.option("--url", required=True, help="kafka://host:port,host:port or memory://name.")
+@click.option(
+    "--url",
+    required=True,
+    help="kafka://host:port,host:port, confluent:// for librdkafka, or memory://name.",
+)
 @click.option(
     "--group",
     required=True,
@@ -130,7 +134,8 @@ def run(
     code 1; its message stays unfinished, so the next run gets it again.
 
     Ctrl-C or SIGTERM: hand out no more, let handlers finish, commit, leave, exit
-    with 0. Once more: cancel the handlers; their messages come again.
+    with 0. Once more: cancel the handlers; their messages come again, and the exit
+    code is 128 and the number of the signal.
 
     Progress and summary go to stderr; stdout is the handler's.
     """  # noqa: D301 - click wants the character
