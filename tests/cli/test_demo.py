@@ -37,6 +37,12 @@ def test_demo_passes_its_own_check(seed: int) -> None:
     assert verdict.looks > 20
 
 
+@pytest.mark.parametrize(("messages", "delay"), [(1, 4.5), (2, 4.5), (4, 4.5), (600, 0.03)])
+def test_demo_takes_as_long_as_it_is_told(messages: int, delay: float) -> None:
+    """A worker without a message makes the others no faster."""
+    assert Plan(messages=messages, seconds=4.5).mean_delay == pytest.approx(delay)
+
+
 @pytest.mark.parametrize(("messages", "partitions"), [(1, 1), (1, 3), (2, 64), (30, 1), (3000, 2)])
 def test_demo_passes_with_few_and_many_messages(messages: int, partitions: int) -> None:
     """Empty partitions and single messages are no trouble."""

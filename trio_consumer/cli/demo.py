@@ -57,7 +57,7 @@ class Plan:
     @property
     def mean_delay(self) -> float:
         """Seconds that a message takes a worker on average."""
-        return self.seconds * WORKERS / self.messages
+        return self.seconds * min(WORKERS, self.messages) / self.messages
 
     @property
     def limit(self) -> float:
