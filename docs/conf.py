@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from pygments.lexers.special import TextLexer
 from sphinx.application import Sphinx
 
 from trio_consumer import __version__
@@ -58,3 +59,5 @@ def readme_first(app: Sphinx, docname: str, source: list[str]) -> None:
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
     app.connect("source-read", readme_first)
+    # Where the repository is read, diagrams are drawn; here they are text.
+    app.add_lexer("mermaid", TextLexer)

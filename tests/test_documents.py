@@ -160,8 +160,9 @@ def names_of(folder: str, pattern: str) -> set[str]:
 def test_files_that_are_named_exist(page: str) -> None:
     """Modules and tests, named by the end of their path."""
     known = {path.name for path in ROOT.glob("*.py")}
-    for folder in ("trio_consumer", "tests", "benchmarks", "chaos", "comparison", "examples"):
-        known |= names_of(folder, "*.py")
+    for folder in ROOT.iterdir():
+        if folder.is_dir() and not folder.name.startswith("."):
+            known |= names_of(folder.name, "*.py")
     for name in re.findall(r"`([\w/*]+\.py)`", TEXTS[page]):
         if name == "app.py":  # the user's
             continue

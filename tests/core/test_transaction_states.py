@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -53,3 +55,15 @@ def test_what_cannot_happen_changes_nothing(events: list[ProducerEvent]) -> None
         if before is S.FAILED:
             assert states.state is S.FAILED
         assert repr(states) == f"<ProducerStates {states.state.value}>"
+
+
+def test_diagram_of_the_design_is_the_table() -> None:
+    """Drawn from the table; what it should be is in the failure."""
+    ways = [
+        f"    {before.value} --> {after.value}: {event.value}"
+        for (before, event), after in TABLE.items()
+        if before is not after
+    ]
+    drawn = "\n".join(["stateDiagram-v2", f"    [*] --> {ProducerStates().state.value}", *ways])
+    design = Path(__file__).parents[2].joinpath("DESIGN.md").read_text(encoding="utf-8")
+    assert f"```mermaid\n{drawn}\n```\n" in design, drawn
