@@ -104,6 +104,24 @@ def test_scope_of_a_stale_message_is_cancelled_from_the_beginning() -> None:
     run(main)
 
 
+@pytest.mark.parametrize("what", ["message", "partition"])
+def test_scope_that_was_made_before_and_is_entered_late_is_cancelled(what: str) -> None:
+    """What counts is the moment in which it is entered."""
+
+    async def main() -> None:
+        it = broker(1)
+        async with consuming(it) as consumer, consumer.stream("t", ack="manual") as stream:
+            [message] = await take(stream, 1, ack=False)
+            late = message.while_assigned() if what == "message" else consumer.while_assigned(T0)
+            expire(it)
+            await trio.sleep(10)
+            with late as scope:
+                await trio.lowlevel.checkpoint()
+            assert scope.cancelled_caught
+
+    run(main)
+
+
 # -- revoked -----------------------------------------------------------------------
 
 

@@ -132,7 +132,7 @@ class Assignment:
 
     def partition_scope(self) -> AbstractContextManager[trio.CancelScope]:
         """A scope that is cancelled when this assignment ends."""
-        return self._scope(None, over=self.state is AssignmentState.CLOSED)
+        return self._scope(None, lambda: self.state is AssignmentState.CLOSED)
 
     def message_scope(
         self, ledger: Ledger, forfeit: Forfeit
@@ -143,18 +143,24 @@ class Assignment:
             ledger: The account of the message.
             forfeit: Sees to that, if its time is over before its account ends.
         """
-        stale = ledger is not self.ledger or self.state is AssignmentState.CLOSED
-        if not stale and self.state is AssignmentState.DRAINED:
+
+        def is_over() -> bool:
+            if ledger is not self.ledger or self.state is AssignmentState.CLOSED:
+                return True
+            if self.state is not AssignmentState.DRAINED:
+                return False
             forfeit()
-            stale = True
-        return self._scope(forfeit, over=stale)
+            return True
+
+        return self._scope(forfeit, is_over)
 
     @contextmanager
     def _scope(
-        self, forfeit: Forfeit | None, *, over: bool
+        self, forfeit: Forfeit | None, is_over: Callable[[], bool]
     ) -> Generator[trio.CancelScope, None, None]:
         with self.new_scope() as scope:
-            if over:
+            # Asked here and not where it was made: it may be entered later.
+            if is_over():
                 scope.cancel()
             self._scopes[scope] = forfeit
             try:
