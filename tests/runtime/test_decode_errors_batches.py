@@ -11,7 +11,7 @@ from typing import Literal
 import pytest
 import trio
 
-from trio_consumer import Consumer, DeserializationError, Message, Stream
+from trio_consumer import TP, Consumer, DeserializationError, Message, Stream
 from trio_consumer.testing import MemoryBroker
 
 from .decoding import ACKS, BAD, GOOD, AckMode, Handler, batched, mixed
@@ -38,6 +38,26 @@ def test_batches_leave_out_what_is_skipped(ack: AckMode) -> None:
             ) as stream:
                 assert await batched(stream) == [[1, 3, 4]]
         assert committed(it) == (None if ack == "none" else 6)
+
+    run(main)
+
+
+def test_batch_over_partitions_of_which_one_begins_with_what_is_skipped() -> None:
+    """Each message of the batch finishes itself, whatever lies before it."""
+
+    async def main() -> None:
+        it = mixed()
+        it.create_topic("u", 2)
+        it.produce("u", GOOD, partition=0)
+        it.produce("u", BAD, partition=1)
+        it.produce("u", GOOD, partition=1)
+        async with consuming(it) as consumer:
+            async with consumer.stream(
+                "u", value_deserializer=int, on_decode_error="skip", ack="manual"
+            ) as stream:
+                batch = await anext(aiter(stream.batches(10, 1.0)))
+                assert (len(batch), batch.ack()) == (2, 2)
+        assert (committed(it, TP("u", 0)), committed(it, TP("u", 1))) == (1, 2)
 
     run(main)
 

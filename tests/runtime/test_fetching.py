@@ -296,6 +296,7 @@ class StrayTransport:
                     sent = True
                     records = self.it.records(self.stray)
                     batches.append(PolledBatch(self.stray, records, len(records)))
+                    batches.append(PolledBatch(self.stray, [], len(records) + 1))  # a marker
                 return batches
 
             session.poll = poll_more  # type: ignore[method-assign]
@@ -322,6 +323,7 @@ def test_randomly_assigned_topics_are_handed_on_and_never_committed(*, exempt: b
                 assert offsets(got) == [0, 1]
                 assert offsets(got, stray) == ([0, 1, 2] if exempt else [])
                 assert not any(message.ack() for message in got if message.tp == stray)
+                assert all(str(message.tp) in repr(message._chunk.ledger) for message in got)
         assert committed(it) == 2 or committed(it) == 1
         assert committed(it, stray) is None
 

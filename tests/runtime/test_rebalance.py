@@ -132,6 +132,51 @@ def test_revocation_gives_up_at_its_deadline(caplog: pytest.LogCaptureFixture) -
     ]
 
 
+def test_drain_that_is_given_up_names_the_tasks(caplog: pytest.LogCaptureFixture) -> None:
+    """All that may have what is in hand."""
+
+    async def main() -> None:
+        it = broker(2)
+
+        async def hold() -> None:
+            async for _ in stream:
+                await trio.sleep_forever()
+
+        async with (
+            consuming(it, drain_timeout=1) as consumer,
+            consumer.stream("t", ack="manual") as stream,
+            trio.open_nursery() as nursery,
+        ):
+            for name in ("b", "a"):
+                nursery.start_soon(hold, name=name)
+            await trio.sleep(1)
+            it.rebalance(GROUP)
+            await trio.sleep(10)
+            nursery.cancel_scope.cancel()
+
+    run(main)
+    assert "t[0] goes with 2 messages in hand of a or b, the oldest at offset 0" in caplog.text
+
+
+def test_generation_and_assignment_can_be_seen() -> None:
+    """None before the first; the diagnostics say when one is being taken up."""
+
+    async def main() -> None:
+        it = broker(1)
+        seen = []
+        async with consuming(
+            it, on_partitions_assigned=lambda _: seen.append(set(consumer.diag.flags))
+        ) as consumer:
+            assert consumer.generation == -1
+            async with consumer.stream("t") as stream:
+                await take(stream)
+                assert consumer.generation == it.generation(GROUP) == 1
+                assert Activity.PARTITIONS_ASSIGNED in seen[0]
+                assert Activity.PARTITIONS_ASSIGNED not in consumer.diag.flags
+
+    run(main)
+
+
 def test_drain_stays_below_the_rebalance_timeout_of_the_client() -> None:
     """However long ``drain_timeout`` is, the group does not throw this member out."""
 

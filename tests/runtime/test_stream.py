@@ -451,6 +451,33 @@ def test_loop_that_never_awaits_can_be_cancelled_and_starves_nobody() -> None:
     run(main)
 
 
+def test_busy_loop_passes_a_checkpoint_now_and_then_only() -> None:
+    """The longer its body is quick, the more messages it takes between two of them."""
+
+    class Steps(trio.abc.Instrument):
+        made = 0
+
+        def before_task_step(self, task: trio.lowlevel.Task) -> None:
+            self.made += "main" in task.name
+
+    async def main() -> None:
+        it = broker(10_000)
+        options = {"max_poll_records": 10_000}
+        async with (
+            consuming(it, client_options=options, scheduler=RoundRobin(10_000)) as consumer,
+            consumer.stream("t", max_buffered=20_000) as stream,
+        ):
+            await trio.sleep(100)
+            before = steps.made
+            async for message in stream:
+                if message.offset == 9_999:
+                    break
+            assert steps.made - before < 100
+
+    steps = Steps()
+    run(main, instruments=(steps,))
+
+
 # -- what it says ------------------------------------------------------------------------
 
 

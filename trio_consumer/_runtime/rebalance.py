@@ -131,12 +131,12 @@ class Rebalancer:
         await _call(self._on_lost, tps)
 
 
-async def wait_settled(assignments: list[Assignment], deadline: float) -> bool:
-    """Wait until nothing of these is in hand; False if the deadline came first."""
+async def wait_settled(assignments: list[Assignment], deadline: float) -> None:
+    """Wait until nothing of these is in hand; say what still is if the deadline comes first."""
     with trio.move_on_at(deadline):
         for assignment in assignments:
             await assignment.wait_settled()
-        return True
+        return
     for assignment in assignments:
         in_hand = [h for h in held_messages([assignment]) if h.whereabouts is Whereabouts.HAND]
         if in_hand:
@@ -149,7 +149,6 @@ async def wait_settled(assignments: list[Assignment], deadline: float) -> bool:
                 f" of {tasks}" if tasks else "",
                 in_hand[0].oldest,
             )
-    return False
 
 
 async def _call(callback: RebalanceCallback | None, tps: frozenset[TopicPartition]) -> None:
