@@ -133,6 +133,15 @@ def test_finish_range_of_nothing_is_nothing(ledger: Ledger) -> None:
     assert batch.finish_range(0, 1, A) == 0
 
 
+def test_finish_range_looks_at_its_own_records_only(ledger: Ledger) -> None:
+    """As many unfinished ones before it do not stand for those that it finishes."""
+    batch = ledger.deliver([0, 1], A)
+    batch.finish(1, A)
+    assert batch.finish_range(1, 2, A) == 0
+    assert ledger.in_hand == 1
+    assert ledger.snapshot() is None
+
+
 def test_huge_gap_costs_nothing(ledger: Ledger) -> None:
     """A hole of ten million offsets has neither an entry nor a place in any row."""
     batch = ledger.deliver([0, HUGE_GAP], A)

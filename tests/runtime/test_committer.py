@@ -12,6 +12,8 @@ import pytest
 import trio
 
 from trio_consumer import (
+    TP,
+    Activity,
     AuthorizationError,
     CommitFailedError,
     ConsumerError,
@@ -329,10 +331,38 @@ def test_commits_of_one_topic_do_not_put_off_those_of_another() -> None:
         async with consuming(it, commit_interval=2.8) as consumer:
             async with consumer.stream("t", "u") as stream:
                 await take(stream, 2)
+                await consumer.commit(["u"])
+                assert (committed(it), committed(it, TP("u", 0))) == (None, 1)
                 for _ in range(10):
                     await consumer.commit(["u"])
                     await trio.sleep(1)
                 assert committed(it) == 1
+
+    run(main)
+
+
+def test_commit_can_be_seen_while_it_lasts_and_is_counted() -> None:
+    """In the diagnostics and the statistics, and so is why the last one failed."""
+
+    async def main() -> None:
+        it = broker(3, latency=2.0)
+        async with consuming(it, commit_interval=1000) as consumer:
+            async with consumer.stream("t", ack="manual") as stream:
+                for number, message in enumerate(await take(stream, 2, ack=False, wait=60), 1):
+                    message.ack()
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(consumer.commit)
+                        await trio.sleep(0.5)
+                        assert Activity.COMMITTING in consumer.diag.flags
+                    assert Activity.COMMITTING not in consumer.diag.flags
+                    assert consumer.statistics().commits == number
+                await take(stream, 1, wait=60)
+                it.fail_next_commits(1)
+                with pytest.raises(CommitFailedError):
+                    await consumer.commit()
+                assert "cannot commit t[0]=3" in (consumer.statistics().commit_error or "")
+                assert await consumer.commit()
+                assert consumer.statistics().commit_error is None
 
     run(main)
 

@@ -64,6 +64,23 @@ def test_failed_commit_in_a_revocation_lets_the_group_go_on(
     )
 
 
+def test_last_commit_is_of_what_goes_alone() -> None:
+    """What stays in a cooperative hand-over is committed on its own timetable."""
+
+    async def main() -> None:
+        it = broker(2, 2)
+        options: dict[str, Any] = {"commit_interval": 1000, "client_options": COOPERATIVE}
+        async with consuming(it, **options) as consumer, consumer.stream("t") as stream:
+            await take(stream)
+            async with consuming(it, topics=["t"], **options) as other, other.stream("t"):
+                await trio.sleep(60)
+                [stays] = consumer.assignment
+                assert [set(c.offsets) for c in it.commit_history(GROUP)] == [set(other.assignment)]
+                assert committed(it, stays) is None
+
+    run(main)
+
+
 def test_commit_in_a_revocation_is_repeated_while_there_is_time() -> None:
     """Failures that may pass do not cost a replay."""
 

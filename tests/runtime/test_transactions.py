@@ -220,6 +220,43 @@ def test_transaction_that_takes_too_long_is_fenced() -> None:
     run(main)
 
 
+def test_fenced_member_commits_no_offsets() -> None:
+    """Its commits go in transactions, too, and its successor of the same id has ended these."""
+
+    async def main() -> None:
+        it = with_target(2)
+        with pytest.raises(FencedError):
+            async with (
+                consuming(it, transactional_id="p", commit_interval=1000) as consumer,
+                consumer.stream("t", ack="manual") as stream,
+            ):
+                await take(stream)
+                async with open_consumer(it, group="other", transactional_id="p"):
+                    await consumer.commit()
+        assert committed(it) is None
+
+    run(main)
+
+
+def test_hand_over_says_what_goes_if_it_ends_a_transaction() -> None:
+    """The error of the block names the partitions."""
+
+    async def main() -> None:
+        it = with_target(2)
+        async with (
+            consuming(it, transactional_id="p", drain_timeout=1) as consumer,
+            consumer.stream("t", ack="manual") as stream,
+        ):
+            await take(stream, 1)
+            with pytest.raises(TransactionAbortedError, match=r"this member gives up t\[0\]"):
+                async with consumer.transaction() as transaction:
+                    await transaction.send("out", b"x", partition=0)
+                    it.rebalance(GROUP)
+                    await trio.sleep(60)
+
+    run(main)
+
+
 def test_lost_partitions_doom_the_transaction_at_once() -> None:
     """Thrown out of the group, its block is cancelled and its messages come again."""
 

@@ -22,7 +22,7 @@ from .._errors import CommitFailedError
 from .._types import OffsetAndMetadata, TopicPartition
 from ..transports.base import Session
 from .diagnostics import Activity, Diagnostics
-from .partitions import Assignment, AssignmentState, Partitions
+from .partitions import Assignment, Partitions
 
 if TYPE_CHECKING:
     from .transactions import TransactionManager
@@ -134,8 +134,6 @@ class Committer:
         """What a commit would carry now; call it with commits held."""
         taken: Taken = {}
         for assignment in self._partitions:
-            if assignment.state is AssignmentState.CLOSED:
-                continue
             if selected is not None and not selected(assignment):
                 continue
             snapshot = assignment.ledger.snapshot()
