@@ -81,6 +81,21 @@ EQUIVALENTS: dict[str, list[Equivalent]] = {
     ],
     "It is only asked whether it is true.": [
         Equivalent(
+            "delivered_batch.DeliveredBatch.release",
+            "self._give_back(start, stop, bit, force=False)",
+            "self._give_back(start, stop, bit, force=None)",
+        ),
+        Equivalent(
+            "partitions.Partitions.resume_flow",
+            "self._flow_stopped = False",
+            "self._flow_stopped = None",
+        ),
+        Equivalent(
+            "partitions.Partitions.restart",
+            "assignment._cancel_message_scopes(forfeit=False)",
+            "assignment._cancel_message_scopes(forfeit=None)",
+        ),
+        Equivalent(
             "delivered_batch.DeliveredBatch._give_back",
             "changed = False",
             "changed = None",
@@ -103,11 +118,63 @@ EQUIVALENTS: dict[str, list[Equivalent]] = {
             "offset for offset, entry in zip(self.offsets, self._row, strict=False) if entry & OWED",
         ),
     ],
-    "A value that nobody reads before it is set anew.": [
+    "A value that nobody reads before it is set anew, or at all.": [
+        Equivalent(
+            "ledger.Ledger.close",
+            "self.on_settled = None",
+            'self.on_settled = ""',
+        ),
+        Equivalent(
+            "rebalance.Rebalancer.__init__",
+            "self.on_rebalanced: Callable[[], object] = lambda: None",
+            "self.on_rebalanced: Callable[[], object] = None",
+        ),
+        Equivalent(
+            "rebalance.Rebalancer.__init__",
+            "self.on_rebalanced: Callable[[], object] = lambda: None",
+            "self.on_rebalanced: Callable[[], object] = lambda: 0",
+        ),
         Equivalent(
             "fanout.Taker.__init__",
             "self._again: list[tuple[int, int]] = []",
             "self._again: list[tuple[int, int]] = None",
+        ),
+    ],
+    "It sets what is so already.": [
+        Equivalent(
+            "ledger.Ledger.advance",
+            "if not self.closed and self.position is not None and next_offset > self.position:",
+            "if not self.closed and self.position is not None and next_offset >= self.position:",
+        ),
+    ],
+    "The account has been closed before: nothing of it can be forfeited.": [
+        Equivalent(
+            "partitions.Partitions.restart",
+            "assignment._cancel_message_scopes(forfeit=False)",
+            "assignment._cancel_message_scopes(forfeit=True)",
+        ),
+    ],
+    "Something was taken, so the next index is at least 1 and the fast path ends either way.": [
+        Equivalent("stream.Stream._take", "self._limit = 0", "self._limit = 1"),
+        Equivalent("stream.Stream._take_decoded", "self._limit = 0", "self._limit = 1"),
+    ],
+    "More, smaller segments of the same messages.": [
+        Equivalent(
+            "stream.Stream._take_decoded",
+            "if segments and segments[-1][0] is chunk and segments[-1][2] == index:",
+            "if segments and segments[-1][1] is chunk and segments[-1][2] == index:",
+        ),
+    ],
+    "It matters at one exact moment of the clock, and then either will do.": [
+        Equivalent(
+            "stream.Stream._pace",
+            "if elapsed < PACE / 2:",
+            "if elapsed <= PACE / 2:",
+        ),
+        Equivalent(
+            "committer.Committer._last_commit",
+            "if not exc.retriable or trio.current_time() + delay >= deadline:",
+            "if not exc.retriable or trio.current_time() + delay > deadline:",
         ),
     ],
     "While batches overlap one of them has something unfinished.": [
