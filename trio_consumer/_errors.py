@@ -34,6 +34,23 @@ __all__ = [
 ]
 
 
+def shown(value: object) -> str:
+    """A value for the text of an error: short, whatever its ``repr`` does."""
+    try:
+        text = repr(value)
+    except Exception:
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+def told(error: BaseException) -> str:
+    """Kind and text of an error, whatever its ``str`` does."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:
+        return type(error).__name__
+
+
 class ConsumerError(Exception):
     """Base class of every error of this library."""
 

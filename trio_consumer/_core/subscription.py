@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from .._errors import ConfigurationError
+from .._errors import ConfigurationError, shown
 
 __all__ = ["TopicPattern"]
 
@@ -31,13 +31,13 @@ class TopicPattern:
     def __init__(self, pattern: str | re.Pattern[str]) -> None:
         try:
             self._expression = re.compile(pattern)
-        except (re.error, TypeError) as exc:
+        except (re.error, TypeError, ValueError, OverflowError, RecursionError) as exc:
             raise ConfigurationError(
-                f"pattern {pattern!r} is not a regular expression: {exc}"
+                f"pattern {shown(pattern)} is not a regular expression: {exc}"
             ) from None
         if not isinstance(self._expression.pattern, str):
             raise ConfigurationError(
-                f"pattern {pattern!r} is for bytes: names of topics are text, leave out the b"
+                f"pattern {shown(pattern)} is for bytes: names of topics are text, leave out the b"
             )
 
     def __str__(self) -> str:

@@ -18,8 +18,17 @@ import trio
 from .._core.delivered_batch import DeliveredBatch
 from .._core.flow import FullBuffer, PauseReason
 from .._core.subscription import TopicPattern
-from .._errors import ConfigurationError, ConsumerError
+from .._errors import ConfigurationError, ConsumerError, shown
 from .._types import AckMode, TopicPartition
+from .arguments import (
+    check_function,
+    check_name,
+    check_names,
+    check_number,
+    check_partition,
+    check_partitions,
+    check_seconds,
+)
 from .decoding import Deserializer, Deserializers
 from .diagnostics import Activity
 from .emptying import wait_finished
@@ -107,14 +116,14 @@ class Consumer(ConsumerInspection):
                 )
             chosen: frozenset[str] | TopicPattern = TopicPattern(pattern)
         else:
-            chosen = frozenset(topics) or self._settings.topics
+            chosen = check_names("topics", topics) or self._settings.topics
             if not chosen:
                 raise ConfigurationError("a stream needs at least one topic, or a pattern")
         try:
             mode = AckMode(ack)
         except ValueError:
             raise ConfigurationError(
-                f"ack must be 'auto', 'manual' or 'none', not {ack!r}"
+                f"ack must be 'auto', 'manual' or 'none', not {shown(ack)}"
             ) from None
         if mode is AckMode.AUTO and self._transactions is not None:
             raise ConfigurationError(
@@ -124,11 +133,19 @@ class Consumer(ConsumerInspection):
         if on_decode_error not in ("raise", "skip") and not callable(on_decode_error):
             raise ConfigurationError(
                 "on_decode_error must be 'raise', 'skip' or an async function,"
-                f" not {on_decode_error!r}"
+                f" not {shown(on_decode_error)}"
             )
-        bound = self._settings.max_buffered if max_buffered is None else max_buffered
-        if bound < 1:
-            raise ConfigurationError(f"max_buffered must be at least 1, not {bound}")
+        check_function("key_deserializer", key_deserializer)
+        check_function("value_deserializer", value_deserializer)
+        bound = self._settings.max_buffered
+        if max_buffered is not None:
+            bound = check_number("max_buffered", max_buffered)
+        if partitions is not None:
+            if isinstance(partitions, (str, bytes)) or not isinstance(partitions, Iterable):
+                raise ConfigurationError(
+                    f"partitions must be numbers, as in [0, 1], not {shown(partitions)}"
+                )
+            partitions = [check_number("each of partitions", each, 0) for each in partitions]
         return self._stream_type(
             self,
             chosen,
@@ -182,6 +199,7 @@ class Consumer(ConsumerInspection):
         Raises:
             ConfigurationError: The consumer was opened without ``topics``.
         """
+        check_seconds("timeout", timeout, zero=True)
         if self._fetched is None:
             if not self._settings.topics:
                 raise ConfigurationError(
@@ -240,7 +258,16 @@ class Consumer(ConsumerInspection):
             return await self._committer.commit()
         if isinstance(topics, (str, TopicPartition)):
             topics = [topics]
-        chosen = frozenset(topics)
+        if isinstance(topics, bytes) or not isinstance(topics, Iterable):
+            raise ConfigurationError(
+                f"topics must be names of topics or partitions, not {shown(topics)}"
+            )
+        chosen = frozenset(
+            check_name("each of topics", each)
+            if isinstance(each, str)
+            else check_partition("each of topics", each)
+            for each in topics
+        )
         return await self._committer.commit(
             lambda assignment: assignment.tp in chosen or assignment.tp.topic in chosen
         )
@@ -325,6 +352,8 @@ class Consumer(ConsumerInspection):
         Cancelling it changes nothing.
         """
         await trio.lowlevel.checkpoint()
+        if timeout is not None:
+            check_seconds("timeout", timeout, zero=True)
         with self._diagnostics._doing(Activity.WAIT_EMPTY):
             # Inside of a transaction its end commits, and not this.
             commits = self._transactions is None or not self._transactions.is_inside
@@ -367,11 +396,11 @@ class Consumer(ConsumerInspection):
         back is not paused (as in Kafka's own client).  Partitions that this
         member does not have are passed over.
         """
-        self._partitions.hold([TopicPartition(*tp) for tp in tps], PauseReason.USER)
+        self._partitions.hold(check_partitions("tps", tps), PauseReason.USER)
 
     def resume_partitions(self, tps: Iterable[TopicPartition]) -> None:
         """End :meth:`pause_partitions`; other reasons may still hold them."""
-        self._partitions.release([TopicPartition(*tp) for tp in tps], PauseReason.USER)
+        self._partitions.release(check_partitions("tps", tps), PauseReason.USER)
 
     def on_buffer_full(self, tp: TopicPartition, buffer: Hashable = None) -> None:
         """Stop fetching a partition because a buffer of yours is full.
@@ -384,11 +413,11 @@ class Consumer(ConsumerInspection):
             tp: The partition.
             buffer: Which buffer, if there are several.
         """
-        self._partitions.hold([TopicPartition(*tp)], FullBuffer(buffer))
+        self._partitions.hold([check_partition("tp", tp)], FullBuffer(buffer))
 
     def on_buffer_drop(self, tp: TopicPartition, buffer: Hashable = None) -> None:
         """End :meth:`on_buffer_full`: this buffer has drained."""
-        self._partitions.release([TopicPartition(*tp)], FullBuffer(buffer))
+        self._partitions.release([check_partition("tp", tp)], FullBuffer(buffer))
 
     # -- positions ----------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ import trio
 
 from .._core.commit_policy import CommitPolicy
 from .._core.scheduling import RoundRobin, SchedulingStrategy
-from .._errors import ConfigurationError, ConsumerError
+from .._errors import ConfigurationError, ConsumerError, shown
 from .._types import TopicPartition
 from ..transports import resolve
 from ..transports.base import (
@@ -27,6 +27,14 @@ from ..transports.base import (
     TransactionalProducer,
     TransactionalTransport,
     Transport,
+)
+from .arguments import (
+    LONGEST,
+    check_function,
+    check_name,
+    check_names,
+    check_number,
+    check_seconds,
 )
 from .committer import Committer
 from .conductor import Conductor, Fetcher, Parcel, Transit
@@ -177,34 +185,60 @@ async def open_consumer(
         raise ConfigurationError(
             "a consumer needs a group to commit under: open_consumer(..., group='name')"
         )
-    topics = frozenset([topics] if isinstance(topics, str) else topics)
+    check_name("group", group)
+    topics = check_names("topics", topics)
     if callback is not None and not topics:
         raise ConfigurationError("a callback needs topics: open_consumer(..., topics=[...])")
-    if max_buffered < 1:
-        raise ConfigurationError(f"max_buffered must be at least 1, not {max_buffered}")
-    if not commit_livelock_soft_timeout > 0:
+    max_buffered = check_number("max_buffered", max_buffered)
+    if commit_every is not None:
+        commit_every = check_number("commit_every", commit_every)
+    check_seconds("commit_interval", commit_interval)
+    check_seconds("commit_livelock_soft_timeout", commit_livelock_soft_timeout)
+    check_seconds("commit_timeout", commit_timeout, zero=True, most=LONGEST)
+    check_seconds("drain_timeout", drain_timeout, zero=True)
+    check_seconds("connect_timeout", connect_timeout, most=LONGEST)
+    check_seconds("transaction_timeout", transaction_timeout, most=LONGEST)
+    if transactional_id is not None:
+        check_name("transactional_id", transactional_id)
+    for name, hook in (
+        ("callback", callback),
+        ("on_partitions_assigned", on_partitions_assigned),
+        ("on_partitions_revoked", on_partitions_revoked),
+        ("on_partitions_lost", on_partitions_lost),
+        ("on_livelock", on_livelock),
+    ):
+        check_function(name, hook)
+    if scheduler is not None and not callable(getattr(scheduler, "slices", None)):
         raise ConfigurationError(
-            f"commit_livelock_soft_timeout must be positive, not {commit_livelock_soft_timeout}"
+            "scheduler must be a SchedulingStrategy, with a method slices(),"
+            f" not {shown(scheduler)}"
         )
-    for name, seconds in (("commit_timeout", commit_timeout), ("drain_timeout", drain_timeout)):
-        if seconds < 0:
-            raise ConfigurationError(f"{name} must not be negative, not {seconds}")
-    try:
-        policy = CommitPolicy(commit_interval, commit_every, now=trio.current_time())
-    except ValueError as exc:
-        raise ConfigurationError(str(exc)) from None
+    if client_options is not None and not (
+        isinstance(client_options, Mapping) and all(isinstance(n, str) for n in client_options)
+    ):
+        raise ConfigurationError(
+            f"client_options must be a mapping of names to values, not {shown(client_options)}"
+        )
+    policy = CommitPolicy(commit_interval, commit_every, now=trio.current_time())
     if transactional_id is None:
-        isolation_level = isolation_level or "read_uncommitted"
+        if isolation_level is None:
+            isolation_level = "read_uncommitted"
     elif isolation_level == "read_uncommitted":
         # The client asks for stable offsets (KIP-447) only with this level: else a
         # successor could begin at an offset that a transaction is about to move.
         raise ConfigurationError(
             "a transactional consumer reads with isolation_level='read_committed'; leave it out"
         )
-    else:
+    elif isolation_level is None:
         isolation_level = "read_committed"
-    if not transaction_timeout > 0:
-        raise ConfigurationError(f"transaction_timeout must be positive, not {transaction_timeout}")
+    for name, choice, known in (
+        ("auto_offset_reset", auto_offset_reset, ("earliest", "latest", "none")),
+        ("isolation_level", isolation_level, ("read_uncommitted", "read_committed")),
+    ):
+        if choice not in known:
+            raise ConfigurationError(
+                f"{name} must be one of {', '.join(known)}, not {shown(choice)}"
+            )
     settings = ConsumerSettings(
         group=group,
         topics=topics,
@@ -213,7 +247,7 @@ async def open_consumer(
         commit_timeout=commit_timeout,
         drain_timeout=drain_timeout,
         max_buffered=max_buffered,
-        randomly_assigned_topics=frozenset(randomly_assigned_topics),
+        randomly_assigned_topics=check_names("randomly_assigned_topics", randomly_assigned_topics),
         scheduler=scheduler or RoundRobin(),
     )
     session_settings = SessionSettings(

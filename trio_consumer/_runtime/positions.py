@@ -14,6 +14,7 @@ import trio
 from .._errors import ConfigurationError
 from .._types import OffsetAndMetadata, TopicPartition
 from ..transports.base import Session
+from .arguments import check_offset, check_partition, check_partitions
 from .committer import Committer
 from .diagnostics import Activity, Diagnostics
 from .partitions import Assignment, Partitions
@@ -53,20 +54,18 @@ class Positions:
         Raises:
             ConfigurationError: It is not assigned to this member.
         """
-        assignment = self._partitions.get(TopicPartition(*tp))
+        tp = check_partition("tp", tp)
+        assignment = self._partitions.get(tp)
         if assignment is None or not assignment.is_open:
             mine = sorted(str(a.tp) for a in self._partitions if a.is_open)
-            raise ConfigurationError(
-                f"{TopicPartition(*tp)} is not assigned to this member; it has {mine}"
-            )
+            raise ConfigurationError(f"{tp} is not assigned to this member; it has {mine}")
         return assignment
 
     async def seek(self, tp: TopicPartition, offset: int) -> None:
         """Go on reading a partition at an offset."""
         await trio.lowlevel.checkpoint()
-        if offset < 0:
-            raise ConfigurationError(f"cannot seek {tp} to {offset}: offsets begin at 0")
-        self._partitions.seek(self.assigned(tp), offset)
+        assignment = self.assigned(tp)
+        self._partitions.seek(assignment, check_offset("offset", offset))
 
     async def seek_to_committed(self) -> dict[TopicPartition, int]:
         """Go back to the committed offsets; where each partition goes on."""
@@ -106,12 +105,12 @@ class Positions:
         self, tps: Iterable[TopicPartition]
     ) -> dict[TopicPartition, OffsetAndMetadata | None]:
         """Ask the broker for the committed offsets of the group."""
-        return await self._session.committed([TopicPartition(*tp) for tp in tps])
+        return await self._session.committed(check_partitions("tps", tps))
 
     async def beginning_offsets(self, tps: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """Ask the broker for the first offset in each partition."""
-        return await self._session.beginning_offsets([TopicPartition(*tp) for tp in tps])
+        return await self._session.beginning_offsets(check_partitions("tps", tps))
 
     async def end_offsets(self, tps: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """Ask the broker for the end of each partition."""
-        return await self._session.end_offsets([TopicPartition(*tp) for tp in tps])
+        return await self._session.end_offsets(check_partitions("tps", tps))

@@ -28,6 +28,7 @@ from .._core.flow import Pressure
 from .._core.subscription import TopicPattern
 from .._errors import ConfigurationError, DeserializationError
 from .._types import AckMode, TopicPartition
+from .arguments import check_number, check_seconds
 from .callers import caller_name
 from .decoding import Deserializers
 from .iterators import BatchIterator, MessageIterator, abandon
@@ -305,11 +306,8 @@ class Stream:
         Raises:
             ConfigurationError: ``max_size`` is below 1 or ``max_wait`` negative.
         """
-        if max_size < 1 or max_wait < 0:
-            raise ConfigurationError(
-                f"batches need max_size >= 1 and max_wait >= 0, not {max_size} and {max_wait}"
-            )
-        return BatchIterator(self, max_size, max_wait)
+        max_size = check_number("max_size", max_size)
+        return BatchIterator(self, max_size, check_seconds("max_wait", max_wait, zero=True))
 
     async def _advance(self) -> int:
         """Wait until there is a message; the index of it in the chunk in front.
