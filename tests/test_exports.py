@@ -19,7 +19,13 @@ ROOMS = [trio_consumer, trio_consumer.testing, trio_consumer.transports]
 
 # What a room needs for a function of its own.
 OWN_USE = {
-    "trio_consumer.transports": {"ConfigurationError", "EXAMPLES", "annotations", "urlsplit"},
+    "trio_consumer.transports": {
+        "ConfigurationError",
+        "EXAMPLES",
+        "annotations",
+        "shown",
+        "shown_url",
+    },
 }
 
 

@@ -22,15 +22,18 @@ ALLOWED = {
     "trio_consumer._core": ["_types", "_errors", "_core"],
     "trio_consumer.transports": ["_types", "_errors", "transports"],
     "trio_consumer.transports.base": ["_types", "_errors"],
+    "trio_consumer.transports.addresses": ["_errors"],
     "trio_consumer.transports.kafka": [
         "_types",
         "_errors",
+        "transports.addresses",
         "transports.base",
         "transports.kafka",
     ],
     "trio_consumer.transports.confluent": [
         "_types",
         "_errors",
+        "transports.addresses",
         "transports.base",
         "transports.confluent",
     ],

@@ -14,6 +14,7 @@ from confluent_kafka import KafkaException
 from outcome import Outcome, Value
 
 from ..._errors import AuthenticationError, BrokerUnavailableError, ConfigurationError
+from ..addresses import check_brokers
 from ..base import (
     ProducerSettings,
     RebalanceListener,
@@ -57,6 +58,7 @@ class ConfluentTransport:
     def __init__(self, brokers: str, *, max_poll_records: int = MAX_POLL_RECORDS) -> None:
         if max_poll_records < 1:
             raise ConfigurationError(f"max_poll_records must be at least 1, not {max_poll_records}")
+        check_brokers(brokers, "confluent")
         self.brokers = brokers
         self._max_poll_records = max_poll_records
 

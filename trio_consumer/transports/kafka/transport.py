@@ -17,6 +17,7 @@ from kafka.net.compat import KafkaNetClient
 from outcome import Outcome, Value
 
 from ..._errors import AuthenticationError, BrokerUnavailableError, ConfigurationError
+from ..addresses import check_brokers
 from ..base import (
     ProducerSettings,
     RebalanceListener,
@@ -54,6 +55,7 @@ class KafkaTransport:
     )
 
     def __init__(self, brokers: str) -> None:
+        check_brokers(brokers, "kafka")
         self.brokers = brokers
 
     def __repr__(self) -> str:
