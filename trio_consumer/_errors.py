@@ -89,7 +89,8 @@ class CommitFailedError(ConsumerError):
     Attributes:
         offsets: What was to be committed.
         retriable: True if a later commit may succeed as things stand: the
-            coordinator was away, or did not answer in time.
+            coordinator was away, or did not answer in time, or (if stale, too)
+            the member joins a new generation just now.
         stale: True if the broker no longer takes this member for an owner
             (generation or member unknown, rebalance in progress).  The member
             has to join again; its partitions may already be lost.

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -15,13 +16,16 @@ import trio.lowlevel
 from trio.testing import wait_all_tasks_blocked
 
 from trio_consumer import (
+    TP,
     AuthorizationError,
     CommitFailedError,
     CorruptRecordError,
+    OffsetAndMetadata,
     Stream,
 )
 from trio_consumer.testing import MemoryBroker
 from trio_consumer.transports.memory import CommitFault
+from trio_consumer.transports.memory.session import MemorySession
 
 from .support import (
     GROUP,
@@ -164,6 +168,33 @@ def test_failures_of_body_and_task_leave_together() -> None:
         first, second = info.value.exceptions
         assert {type(first), type(second)} == {ExceptionGroup, AuthorizationError}
         assert own in (first, second)
+
+    run(main)
+
+
+@pytest.mark.parametrize("lasts", [0.1, 12.0, 29.0, 60.0])
+def test_final_commit_waits_for_a_rebalance(monkeypatch: pytest.MonkeyPatch, lasts: float) -> None:
+    """While the member joins no commit is sent; the end comes after ``drain_timeout`` at most."""
+    commit = MemorySession.commit
+
+    async def main() -> None:
+        it = broker(2)
+        over = 0.0
+
+        async def joining(self: MemorySession, offsets: dict[TP, OffsetAndMetadata]) -> None:
+            if trio.current_time() < over:
+                raise CommitFailedError("joining", offsets=offsets, retriable=True, stale=True)
+            await commit(self, offsets)
+
+        monkeypatch.setattr(MemorySession, "commit", joining)
+        late = pytest.raises(CommitFailedError, match=r"^joining$")
+        with late if lasts > 30 else nullcontext():
+            async with consuming(it, commit_interval=1000, drain_timeout=30.0) as consumer:
+                async with consumer.stream("t") as stream:
+                    await take(stream, 2)
+                over = (began := trio.current_time()) + lasts
+        assert trio.current_time() - began <= 35.0
+        assert committed(it) == (None if lasts > 30 else 2)
 
     run(main)
 

@@ -31,6 +31,9 @@ __all__ = ["Committer"]
 
 logger = logging.getLogger("trio_consumer.committer")
 
+LONGEST_DELAY = 1.0
+"""Seconds between two attempts of a last commit; arbitrary."""
+
 Selection = Callable[[Assignment], bool]
 Taken = dict[TopicPartition, tuple[Ledger, Snapshot]]
 
@@ -177,41 +180,47 @@ class Committer:
     ) -> None:
         """Commit these before they go, trying again until the deadline.
 
-        Holds the lock throughout, so that nothing is in flight on return.
-
         Args:
             assignments: What goes.
             deadline: When to give up, on Trio's clock.
             drained_by: When a transaction that is still open has to end: after
                 that it is aborted, with everything that was finished in it.
+                While the member joins, and cannot commit, it is not given up
+                before that either.
 
         Raises:
             CommitFailedError: It did not succeed in time, or cannot.
         """
+        patience = max(deadline, drained_by)
         if self._transactions is None:
-            await self._last_commit(assignments, deadline)
+            await self._last_commit(assignments, deadline, patience)
             return
         going = ", ".join(str(a.tp) for a in assignments)
         if await self._transactions.end_before(drained_by, f"this member gives up {going}"):
             try:
-                await self._last_commit(assignments, deadline)
+                await self._last_commit(assignments, deadline, patience)
             finally:
                 self._transactions.give_turn_back()
 
-    async def _last_commit(self, assignments: Collection[Assignment], deadline: float) -> None:
+    async def _last_commit(
+        self, assignments: Collection[Assignment], deadline: float, patience: float
+    ) -> None:
         going = set(assignments)
         delay = 0.05
-        async with self._lock:
-            while True:
+        while True:
+            async with self._lock:
                 try:
                     await self._commit_locked(going.__contains__)
                 except CommitFailedError as exc:
-                    if not exc.retriable or trio.current_time() + delay >= deadline:
+                    limit = patience if exc.stale else deadline
+                    if not exc.retriable or trio.current_time() + delay >= limit:
                         raise
                 else:
                     return
-                await trio.sleep(delay)
-                delay *= 2
+            # Without the lock: the member may have to hand something over before its
+            # join ends, and so before it can commit.
+            await trio.sleep(delay)
+            delay = min(2 * delay, LONGEST_DELAY)
 
     def doom_transaction(self, reason: str) -> None:
         """See that a transaction that is open is not committed."""

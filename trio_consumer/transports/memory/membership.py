@@ -121,6 +121,7 @@ class Membership:
                 f" commit again once the rebalance is over, for what is still assigned",
                 offsets=offsets,
                 retriable=True,
+                stale=True,
             )
         if self._in(MemberState.LOST) or self._generation < 0:
             raise CommitFailedError(
