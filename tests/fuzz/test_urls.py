@@ -72,7 +72,7 @@ def check_told(text: str) -> None:
     assert re.search(r"write|give|must be|needs", text), text
 
 
-@fuzzed(500)
+@fuzzed(200)
 @given(urls() | st.text(max_size=30) | st.text(max_size=30).map("kafka://".__add__))
 @example("kafka://[::1")
 @example("kafka://\u2100")

@@ -199,7 +199,7 @@ class Consumer(ConsumerInspection):
         Raises:
             ConfigurationError: The consumer was opened without ``topics``.
         """
-        check_seconds("timeout", timeout, zero=True)
+        timeout = check_seconds("timeout", timeout, zero=True)
         if self._fetched is None:
             if not self._settings.topics:
                 raise ConfigurationError(
@@ -353,7 +353,7 @@ class Consumer(ConsumerInspection):
         """
         await trio.lowlevel.checkpoint()
         if timeout is not None:
-            check_seconds("timeout", timeout, zero=True)
+            timeout = check_seconds("timeout", timeout, zero=True)
         with self._diagnostics._doing(Activity.WAIT_EMPTY):
             # Inside of a transaction its end commits, and not this.
             commits = self._transactions is None or not self._transactions.is_inside

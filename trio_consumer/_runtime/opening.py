@@ -192,12 +192,14 @@ async def open_consumer(
     max_buffered = check_number("max_buffered", max_buffered)
     if commit_every is not None:
         commit_every = check_number("commit_every", commit_every)
-    check_seconds("commit_interval", commit_interval)
-    check_seconds("commit_livelock_soft_timeout", commit_livelock_soft_timeout)
-    check_seconds("commit_timeout", commit_timeout, zero=True, most=LONGEST)
-    check_seconds("drain_timeout", drain_timeout, zero=True)
-    check_seconds("connect_timeout", connect_timeout, most=LONGEST)
-    check_seconds("transaction_timeout", transaction_timeout, most=LONGEST)
+    commit_interval = check_seconds("commit_interval", commit_interval)
+    commit_livelock_soft_timeout = check_seconds(
+        "commit_livelock_soft_timeout", commit_livelock_soft_timeout
+    )
+    commit_timeout = check_seconds("commit_timeout", commit_timeout, zero=True, most=LONGEST)
+    drain_timeout = check_seconds("drain_timeout", drain_timeout, zero=True)
+    connect_timeout = check_seconds("connect_timeout", connect_timeout, most=LONGEST)
+    transaction_timeout = check_seconds("transaction_timeout", transaction_timeout, most=LONGEST)
     if transactional_id is not None:
         check_name("transactional_id", transactional_id)
     for name, hook in (

@@ -20,10 +20,14 @@ def options(name: str, value: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("name", "value", "match"),
     [
-        ("session_timeout_ms", "abc", r"must be a number such as \d+, its default, not 'abc'"),
-        ("session_timeout_ms", True, r"must be a number such as \d+, its default, not True"),
-        ("fetch_max_bytes", None, r"must be a number such as \d+, its default, not None"),
-        ("check_crcs", "no", r"must be True or False, not 'no'"),
+        (
+            "session_timeout_ms",
+            "abc",
+            r"must be a number from 1 to \d+, not of the type str: 'abc'",
+        ),
+        ("session_timeout_ms", True, r"must be a number from 1 to \d+, not of the type bool: True"),
+        ("fetch_max_bytes", None, r"must be a number from 1 to \d+, not of the type NoneType"),
+        ("check_crcs", "no", r"must be True or False, not of the type str: 'no'"),
         ("security_protocol", "TLS", r"must be one of PLAINTEXT, SSL, SASL_PLAINTEXT, SASL_SSL, n"),
     ],
 )

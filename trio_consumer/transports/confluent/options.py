@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..._errors import ConfigurationError
+from ..._errors import ConfigurationError, shown
 from ..base import ProducerSettings, SessionSettings
 from .client_log import logger
 
@@ -56,6 +56,8 @@ METADATA_REFRESH_MS = 300_000
 """What librdkafka does if it is told nothing."""
 
 SHORTEST_REQUEST_TIMEOUT_MS = 10_000
+LONGEST_REQUEST_TIMEOUT_MS = 300_000
+"""The most that librdkafka takes."""
 
 CONSUMER_ONLY = (
     *("auto.offset.reset", "check.crcs", "coordinator.query.interval.ms", "fetch."),
@@ -82,6 +84,7 @@ def consumer_options(brokers: str, settings: SessionSettings) -> dict[str, Any]:
     for name, value in settings.client_options.items():
         if name in REFUSED:
             raise ConfigurationError(f"client option {name!r} cannot be set: {REFUSED[name]}")
+        _check(name, value)
         dotted = name.replace("_", ".")
         if "." not in name and dotted != name and not name.endswith("_cb"):
             if dotted in REFUSED:
@@ -101,7 +104,10 @@ def consumer_options(brokers: str, settings: SessionSettings) -> dict[str, Any]:
     # No request may stay in flight for a minute, which is the client's default.
     options.setdefault(
         "socket.timeout.ms",
-        max(SHORTEST_REQUEST_TIMEOUT_MS, _milliseconds(settings.commit_timeout)),
+        min(
+            LONGEST_REQUEST_TIMEOUT_MS,
+            max(SHORTEST_REQUEST_TIMEOUT_MS, _milliseconds(settings.commit_timeout)),
+        ),
     )
     options.setdefault("logger", logger)
     options.update(
@@ -118,6 +124,44 @@ def consumer_options(brokers: str, settings: SessionSettings) -> dict[str, Any]:
         }
     )
     return options
+
+
+def _check(name: str, value: Any) -> None:
+    """Refuse what the client would misread, or fail on without a word about the option."""
+    if not name.isprintable() or not name.isascii():
+        # C ends a name at a zero byte: what is refused above would pass with one.
+        raise ConfigurationError(f"librdkafka has no option {shown(name)}: its names are ASCII")
+    if name.startswith("topic."):
+        raise ConfigurationError(
+            f"client option {shown(name)} cannot be set: options of topics are written without"
+            " 'topic.', or they would go past those that this library sets"
+        )
+    if name == "logger":
+        if not callable(getattr(value, "log", None)):
+            raise ConfigurationError(
+                f"client option 'logger' must be a logging.Logger, not {shown(value)}"
+            )
+    elif name.endswith("_cb"):
+        if not callable(value):
+            raise ConfigurationError(
+                f"client option {shown(name)} must be a function, not {shown(value)}"
+            )
+    elif not isinstance(value, (str, bool, int, float)) and not callable(value):
+        raise ConfigurationError(
+            f"client option {shown(name)} must be a text, a number or a boolean, not {shown(value)}"
+        )
+    elif isinstance(value, str) and ("\0" in value or not _is_unicode(value)):
+        raise ConfigurationError(
+            f"client option {shown(name)} must be a text in UTF-8 without zero bytes"
+        )
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def producer_options(brokers: str, settings: ProducerSettings) -> dict[str, Any]:
@@ -148,7 +192,11 @@ def is_cooperative(options: Mapping[str, Any]) -> bool:
 
 def seconds(options: Mapping[str, Any], name: str, default: int) -> float:
     """An option in milliseconds, as seconds; the default if it is switched off."""
-    milliseconds = int(options.get(name, default))
+    try:
+        # As the client reads it, which knows 0x and ends a number where it ends.
+        milliseconds = int(str(options.get(name, default)), 0)
+    except ValueError:
+        milliseconds = default
     return (milliseconds if milliseconds > 0 else default) / 1000
 
 

@@ -129,7 +129,7 @@ async def _open(options: dict[str, Any], brokers: str, timeout: float) -> Inquir
             " sasl.* and the ssl.* client options"
         ) from exc
     except (KafkaException, TypeError, ValueError) as exc:
-        raise ConfigurationError(f"confluent-kafka: {exc}") from exc
+        raise ConfigurationError(f"confluent-kafka: {exc}; look at the client_options") from exc
     if reason is not None:
         raise BrokerUnavailableError(
             f"no broker of {brokers} answered within {timeout:g} s ({reason}); check the address,"

@@ -15,7 +15,7 @@ from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from kafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 
-from ..._errors import ConfigurationError
+from ..._errors import ConfigurationError, shown
 from ..base import SessionSettings
 
 __all__ = ["client_options"]
@@ -50,6 +50,25 @@ DEFAULTS: dict[str, Any] = {
 
 PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 
+MAY_BE_ZERO = {
+    "fetch_max_wait_ms",
+    "fetch_min_bytes",
+    "retry_backoff_ms",
+    "reconnect_backoff_ms",
+    "reconnect_backoff_max_ms",
+}
+BUFFERS = ("receive_buffer_bytes", "send_buffer_bytes")
+FUNCTIONS = ("selector",)
+LISTS = ("socket_options", "metric_reporters")
+LARGEST = 2**31 - 1
+"""The client writes numbers in 32 bits, and fails in its own threads if they have more."""
+
+TEXTS = (
+    *("group_instance_id", "ssl_cafile", "ssl_certfile", "ssl_keyfile", "ssl_crlfile"),
+    *("ssl_password", "ssl_ciphers", "sasl_mechanism", "sasl_plain_", "sasl_kerberos_"),
+    *("proxy_url", "socks5_proxy"),
+)
+
 ASSIGNORS = {
     assignor.name: assignor
     for assignor in (
@@ -79,8 +98,9 @@ def client_options(brokers: str, settings: SessionSettings) -> dict[str, Any]:
         if name not in KafkaConsumer.DEFAULT_CONFIG:
             close = difflib.get_close_matches(name, KafkaConsumer.DEFAULT_CONFIG, 1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise ConfigurationError(f"kafka-python has no option {name!r}{hint}")
-        options[name] = _checked(name, value)
+            raise ConfigurationError(f"kafka-python has no option {shown(name)}{hint}")
+        _check(name, value)
+        options[name] = value
     for name, known in (
         ("auto_offset_reset", ("earliest", "latest", "none")),
         ("isolation_level", ("read_uncommitted", "read_committed")),
@@ -102,38 +122,78 @@ def client_options(brokers: str, settings: SessionSettings) -> dict[str, Any]:
     return options
 
 
-def _checked(name: str, value: Any) -> Any:
-    """A value that the client can use.
+def _check(name: str, value: Any) -> None:
+    """Refuse a value of another kind than the client wants.
 
-    It checks little by itself: a word for a number is a ``TypeError`` out of the middle
-    of it, and an unknown protocol a broker that never answers.
+    It looks at hardly any: what is wrong fails in its threads, or not at all.
     """
     default = KafkaConsumer.DEFAULT_CONFIG[name]
     if name == "security_protocol" and value not in PROTOCOLS:
         raise ConfigurationError(
-            f"client option {name!r} must be one of {', '.join(PROTOCOLS)}, not {value!r}"
+            f"client option {name!r} must be one of {', '.join(PROTOCOLS)}, not {shown(value)}"
         )
-    # Before the numbers: True is one.
+    wanted = ""
     if isinstance(default, bool):
-        if not isinstance(value, (bool, int)):
-            raise ConfigurationError(f"client option {name!r} must be True or False, not {value!r}")
-    elif isinstance(default, (int, float)) and (
-        isinstance(value, bool) or not isinstance(value, (int, float))
-    ):
+        if not (isinstance(value, int) and value in (0, 1)):
+            wanted = "True or False"
+    elif isinstance(default, int) or name in BUFFERS:
+        least = 0 if name in MAY_BE_ZERO else 1
+        fits = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not (value is None and name in BUFFERS) and not (fits and least <= value <= LARGEST):
+            wanted = f"a number from {least} to {LARGEST}"
+        elif isinstance(value, float) and not name.endswith("_ms"):
+            wanted = "a whole number"
+    elif name in FUNCTIONS:
+        if not callable(value):
+            wanted = "a function"
+    elif name in LISTS:
+        if not isinstance(value, (list, tuple)):
+            wanted = "a list"
+        elif name == "socket_options" and not all(
+            isinstance(each, tuple) and len(each) == 3 and type(each[0]) is type(each[1]) is int
+            for each in value
+        ):
+            wanted = "a list of arguments of setsockopt(), three each"
+    elif name == "api_version":
+        numbers = isinstance(value, tuple) and all(type(each) is int for each in value)
+        if value is not None and not (numbers and 2 <= len(value) <= 3):
+            wanted = "a tuple of two or three numbers"
+    elif isinstance(default, str) or name.startswith(TEXTS):
+        missing = value is None and default is None
+        if not missing and not (isinstance(value, str) and _is_unicode(value)):
+            wanted = "a text"
+    if wanted:
+        # Not the value: it may be a password.
         raise ConfigurationError(
-            f"client option {name!r} must be a number such as {default}, its default, not {value!r}"
+            f"client option {name!r} must be {wanted}, not of the type {type(value).__name__}"
+            + (f": {shown(value)}" if isinstance(default, int) else "")
         )
-    return value
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in text
 
 
 def _assignors(strategy: Any) -> list[Any]:
     named: Mapping[str, Any] = ASSIGNORS
-    strategies = [strategy] if isinstance(strategy, str) or callable(strategy) else list(strategy)
+    alone = isinstance(strategy, str) or callable(strategy)
+    strategies = [strategy] if alone else strategy
+    if not isinstance(strategies, (list, tuple)) or not strategies:
+        raise ConfigurationError(
+            "partition_assignment_strategy must be names, as in ['range'],"
+            f" not {shown(strategy)}; there are {', '.join(sorted(named))}"
+        )
     assignors = []
     for each in strategies:
-        if isinstance(each, str) and each not in named:
+        known = each in named if isinstance(each, str) else hasattr(each, "assign")
+        if not known:
             raise ConfigurationError(
-                f"no partition_assignment_strategy {each!r}; there are {', '.join(sorted(named))}"
+                f"no partition_assignment_strategy {shown(each)};"
+                f" there are {', '.join(sorted(named))}"
             )
         assignors.append(named[each] if isinstance(each, str) else each)
     return assignors

@@ -16,7 +16,7 @@ from kafka import KafkaConsumer, errors
 from kafka.net.compat import KafkaNetClient
 from outcome import Outcome, Value
 
-from ..._errors import AuthenticationError, BrokerUnavailableError, ConfigurationError
+from ..._errors import AuthenticationError, BrokerUnavailableError, ConfigurationError, told
 from ..addresses import check_brokers
 from ..base import (
     ProducerSettings,
@@ -39,6 +39,10 @@ logger = logging.getLogger("trio_consumer.transport")
 CLOSE_TIMEOUT = 5.0
 """Seconds that leaving the group may take; behind a join the client waits half a
 minute."""
+
+
+MISTAKES = (AssertionError, AttributeError, LookupError, TypeError, FileNotFoundError)
+"""What the client raises for an option that it cannot use, if it looks at it."""
 
 
 class KafkaTransport:
@@ -126,8 +130,11 @@ async def _open(options: dict[str, Any], brokers: str, timeout: float) -> KafkaC
 
     try:
         return await _run_stoppable(build, nets)
-    except errors.KafkaConfigurationError as exc:
-        raise ConfigurationError(f"kafka-python: {exc}") from exc
+    except (errors.KafkaConfigurationError, *MISTAKES) as exc:
+        raise ConfigurationError(
+            f"kafka-python does not take these client_options ({', '.join(map(str, options))}):"
+            f" {told(exc)}"
+        ) from exc
     except (errors.KafkaError, RuntimeError, OSError, ValueError) as exc:
         refusal = next(filter(is_refusal, refusals), None)
         if refusal is not None:

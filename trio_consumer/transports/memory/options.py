@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..._errors import ConfigurationError
+from ..._errors import ConfigurationError, shown
 from ..base import SessionSettings
 from .assign import Assignor
 
@@ -45,6 +45,10 @@ _KNOWN = {
     "partition_assignment_strategy",
     "session_timeout_ms",
 }
+
+
+LARGEST = 2**31 - 1
+"""Milliseconds, in 32 bits as in Kafka's protocol."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +108,8 @@ def read_options(settings: SessionSettings) -> ClientOptions:
         rebalance_timeout=_seconds(given, "max_poll_interval_ms", default.rebalance_timeout),
         max_poll_records=_positive(given, "max_poll_records", default.max_poll_records),
         fetch_max_wait=_seconds(given, "fetch_max_wait_ms", default.fetch_max_wait),
-        group_instance_id=given.get("group_instance_id"),
-        client_id=given.get("client_id", default.client_id),
+        group_instance_id=_text(given, "group_instance_id", None),
+        client_id=_text(given, "client_id", None) or default.client_id,
         assignor=_assignor(given.get("partition_assignment_strategy", default.assignor.value)),
         metadata_max_age=_seconds(given, "metadata_max_age_ms", default.metadata_max_age),
     )
@@ -119,13 +123,13 @@ def read_options(settings: SessionSettings) -> ClientOptions:
 
 def _choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise ConfigurationError(f"{name} is one of {', '.join(choices)}; not {value!r}")
+        raise ConfigurationError(f"{name} is one of {', '.join(choices)}; not {shown(value)}")
 
 
 def _positive(given: dict[str, Any], name: str, default: int) -> int:
     value = given.get(name, default)
-    if not isinstance(value, int) or value <= 0:
-        raise ConfigurationError(f"{name} is a whole number above 0; not {value!r}")
+    if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+        raise ConfigurationError(f"{name} is a whole number above 0; not {shown(value)}")
     return value
 
 
@@ -133,9 +137,17 @@ def _seconds(given: dict[str, Any], name: str, default: float) -> float:
     value = given.get(name)
     if value is None:
         return default
-    if not isinstance(value, int | float) or value <= 0:
-        raise ConfigurationError(f"{name} is a number of milliseconds above 0; not {value!r}")
-    return value / 1000
+    fits = isinstance(value, int | float) and not isinstance(value, bool)
+    if not fits or not 0 < value <= LARGEST:
+        raise ConfigurationError(f"{name} is a number of milliseconds above 0; not {shown(value)}")
+    return float(value) / 1000
+
+
+def _text(given: dict[str, Any], name: str, default: str | None) -> str | None:
+    value = given.get(name, default)
+    if value is not None and (not isinstance(value, str) or not value):
+        raise ConfigurationError(f"{name} is a text that is not empty; not {shown(value)}")
+    return value
 
 
 def _assignor(value: object) -> Assignor:
@@ -145,6 +157,6 @@ def _assignor(value: object) -> Assignor:
     names = [assignor.value for assignor in Assignor]
     if value not in names:
         raise ConfigurationError(
-            f"partition_assignment_strategy is one of {', '.join(names)}; not {value!r}"
+            f"partition_assignment_strategy is one of {', '.join(names)}; not {shown(value)}"
         )
     return Assignor(value)
