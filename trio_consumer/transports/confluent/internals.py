@@ -22,6 +22,7 @@ __all__ = [
     "group_metadata",
     "partitions",
     "put_off_rebalance",
+    "read_metadata",
     "serialized_metadata",
 ]
 
@@ -55,13 +56,26 @@ def group_metadata(client: Consumer) -> GroupMetadata:
 
     The client gives it as bytes alone, and has no other way to the generation.
     """
-    raw: bytes = client.consumer_group_metadata()
+    return read_metadata(client.consumer_group_metadata())
+
+
+def read_metadata(raw: bytes) -> GroupMetadata:
+    """What :func:`serialized_metadata` has written, or librdkafka.
+
+    Raises:
+        ValueError: Anything else.
+    """
     start = len(MAGIC)
-    if not raw.startswith(MAGIC):
-        raise ValueError(f"group metadata begin with {raw[:8]!r}")
+    head = start + GENERATION.size
+    if not raw.startswith(MAGIC) or len(raw) < head:
+        raise ValueError(f"group metadata begin with {raw[:16]!r}")
     (generation,) = GENERATION.unpack_from(raw, start)
-    group, member, rest = raw[start + GENERATION.size :].split(b"\0", 2)
-    instance = None if rest[:1] == b"\1" else rest[1:].rstrip(b"\0").decode()
+    group, member, rest = raw[head:].split(b"\0", 2)
+    instance = None
+    if rest != b"\1":
+        if len(rest) < 2 or rest[0] or rest[-1] or b"\0" in rest[1:-1]:
+            raise ValueError(f"group metadata end with {rest[:16]!r}")
+        instance = rest[1:-1].decode()
     return GroupMetadata(group.decode(), generation, member.decode(), instance)
 
 
