@@ -77,7 +77,7 @@ class DeserializationError(ConsumerError):
         self.field = field
         super().__init__(
             f"cannot deserialize the {field} of {tp} offset {offset}:"
-            f" {type(cause).__name__}: {cause}. Unless on_decode_error of the stream deals with it,"
+            f" {told(cause)}. Unless on_decode_error of the stream deals with it,"
             f" the message stays unfinished and will be delivered again; give the stream a"
             f" deserializer that accepts it, or seek past it"
         )

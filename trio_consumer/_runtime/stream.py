@@ -26,7 +26,7 @@ import trio
 
 from .._core.flow import Pressure
 from .._core.subscription import TopicPattern
-from .._errors import ConfigurationError, DeserializationError
+from .._errors import ConfigurationError, DeserializationError, told
 from .._types import AckMode, TopicPartition
 from .arguments import check_number, check_seconds
 from .callers import caller_name
@@ -433,12 +433,11 @@ class Stream:
     def _log_skipped(self, error: DeserializationError) -> None:
         logger.warning(
             "%s offset %d is skipped, this stream counts it as finished: its %s cannot be"
-            " deserialized: %s: %s",
+            " deserialized: %s",
             error.tp,
             error.offset,
             error.field,
-            type(error.__cause__).__name__,
-            error.__cause__,
+            told(error.__cause__ or error),
             extra={"tp": error.tp, "offset": error.offset, "field": error.field},
         )
 
