@@ -20,6 +20,7 @@ from .brokers import DemoBroker, KafkaDemoBroker, MemoryDemoBroker
 from .errors import Failure, reporting, traceback_option
 from .journal import Journal, Place, Sighting, Verdict, judge
 from .logs import logging_to
+from .options import Seconds
 from .view import PartitionRow, View
 
 __all__ = ["Demonstration", "Plan", "demo"]
@@ -285,7 +286,7 @@ class Demonstration:
 @click.option("--seed", type=int, default=1, help="Draws how long each message takes.")
 @click.option(
     "--seconds",
-    type=click.FloatRange(0.05, 600),
+    type=Seconds(600, least=0.05),
     default=4.5,
     help="How long the work takes in all, roughly.",
 )
@@ -295,7 +296,7 @@ class Demonstration:
 @click.option("--keep", is_flag=True, show_default=False, help="Do not delete topic and group.")
 @click.option(
     "--connect-timeout",
-    type=click.FloatRange(0, min_open=True),
+    type=Seconds(),
     default=5.0,
     help="Seconds to wait for the broker.",
 )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
+from typing import Any
 
 import click
 
-__all__ = ["Value", "client_options", "parse_value"]
+__all__ = ["Seconds", "Value", "client_options", "parse_value"]
 
 Value = bool | int | float | str
 
@@ -14,6 +16,29 @@ _INTEGER = re.compile(r"[+-]?\d+")
 # Not everything that float() takes: "nan" and "infinity" are rather words.
 _NUMBER = re.compile(r"[+-]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][+-]?\d+)?")
 _WORDS = {"true": True, "false": False}
+
+
+class Seconds(click.FloatRange):
+    """A duration: a number within bounds, which infinity and NaN are not.
+
+    Args:
+        most: The longest; by default what fits a time limit in Kafka's protocol.
+        least: The shortest; 0 means above 0.
+    """
+
+    name = "seconds"
+
+    def __init__(self, most: float = 2_147_483, *, least: float = 0) -> None:
+        super().__init__(min=least, max=most, min_open=not least)
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Read it; every comparison with NaN is false, so the range lets it pass."""
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number", param, ctx)
+        return number
 
 
 def parse_value(text: str) -> Value:
@@ -26,7 +51,8 @@ def parse_value(text: str) -> Value:
         return text[1:-1]
     if text.lower() in _WORDS:
         return _WORDS[text.lower()]
-    if _INTEGER.fullmatch(text):
+    # Longer ones are refused by int() itself.
+    if _INTEGER.fullmatch(text) and len(text) < 1000:
         return int(text)
     if _NUMBER.fullmatch(text):
         return float(text)

@@ -19,7 +19,7 @@ from . import runner as runner_module
 from .errors import Failure, reporting, traceback_option
 from .loading import load_handler
 from .logs import logging_to
-from .options import Value, client_options
+from .options import Seconds, Value, client_options
 from .runner import HandlerFailure, Job, Progress, Runner
 
 __all__ = ["run"]
@@ -82,7 +82,7 @@ def _named(ctx: click.Context, param: click.Parameter, value: str | tuple[str, .
 )
 @click.option(
     "--commit-interval",
-    type=click.FloatRange(0, min_open=True),
+    type=Seconds(),
     default=2.8,
     help="Seconds between commits.",
 )
@@ -94,7 +94,7 @@ def _named(ctx: click.Context, param: click.Parameter, value: str | tuple[str, .
 )
 @click.option(
     "--connect-timeout",
-    type=click.FloatRange(0, min_open=True),
+    type=Seconds(),
     default=10.0,
     help="Seconds to wait for a broker.",
 )

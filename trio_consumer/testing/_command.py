@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ..cli.loading import load_handler
+from ..cli.options import Seconds
 from ._schedule import Schedule
 from ._simulate import SimulationFailedError, SimulationReport, Subject, outcome_of, run_seed
 
@@ -71,7 +72,7 @@ def run_chunk(plan: Plan, seeds: range) -> Result:
 @click.option("--ack", type=click.Choice(["auto", "manual"]), default="auto", help="Of its stream.")
 @click.option("--seeds", type=click.IntRange(1), default=1000, help="How many schedules.")
 @click.option("--first", type=click.IntRange(0), default=0, help="The first of them.")
-@click.option("--minutes", type=click.FloatRange(0, min_open=True), help="For so long instead.")
+@click.option("--minutes", type=Seconds(), help="For so long instead.")
 @click.option("--seed", type=click.IntRange(0), help="This one alone, with what happened.")
 @click.option(
     "--schedule",
