@@ -63,6 +63,18 @@ def simulate(session: nox.Session) -> None:
     session.run("python", "-m", "trio_consumer.testing", *session.posargs, env=safe)
 
 
+@nox.session(python="3.12")
+def fuzz(session: nox.Session) -> None:
+    """Feed the library bad bytes and nonsense, a hundred times as many examples as the tests."""
+    install(session, "test")
+    session.install("atheris>=3.0")
+    session.run(
+        *("pytest", *PARALLEL, "tests/fuzz", *session.posargs), env={"HYPOTHESIS_PROFILE": "long"}
+    )
+    limits = ("-max_total_time=600", "-max_len=400")
+    session.run("python", "-m", "tests.fuzz.coverage_guided", *limits)
+
+
 @nox.session
 def mutants(session: nox.Session) -> None:
     """Plant errors one at a time, an hour: ``-- core ledger fanout``; see docs/mutants.md."""
