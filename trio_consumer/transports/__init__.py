@@ -10,8 +10,9 @@ through librdkafka (the extra ``confluent``).  :class:`Transport` and
 
 from __future__ import annotations
 
-from .._errors import ConfigurationError, shown
-from .addresses import shown_url
+from .._errors import ConfigurationError
+from .._errors import shown as _shown
+from .addresses import shown_url as _shown_url
 from .base import (
     ClientRecords,
     OutgoingRecord,
@@ -62,14 +63,15 @@ def resolve(transport: str | Transport) -> Transport:
         if isinstance(transport, Transport):
             return transport
         raise ConfigurationError(
-            f"cannot consume from {shown(transport)}: pass a URL such as {EXAMPLES}, or a transport"
+            f"cannot consume from {_shown(transport)}: pass a URL such as {EXAMPLES},"
+            " or a transport"
         )
     scheme, separator, rest = transport.partition("://")
-    url = shown_url(transport)
+    url = _shown_url(transport)
     if not separator:
         raise ConfigurationError(f"{url} is not a URL: write {EXAMPLES}")
     if scheme not in ("kafka", "confluent", "memory"):
-        raise ConfigurationError(f"unknown scheme {shown_url(scheme)} in {url}: write {EXAMPLES}")
+        raise ConfigurationError(f"unknown scheme {_shown_url(scheme)} in {url}: write {EXAMPLES}")
     # Not urlsplit(): a list of brokers is no host name to it, and it drops line ends.
     address = rest.rstrip("/")
     if any(mark in address for mark in "/?#"):
