@@ -127,7 +127,8 @@ def _check(name: str, value: Any) -> None:
 
     It looks at hardly any: what is wrong fails in its threads, or not at all.
     """
-    default = KafkaConsumer.DEFAULT_CONFIG[name]
+    default: Any = KafkaConsumer.DEFAULT_CONFIG[name]
+    number: Any = value
     if name == "security_protocol" and value not in PROTOCOLS:
         raise ConfigurationError(
             f"client option {name!r} must be one of {', '.join(PROTOCOLS)}, not {shown(value)}"
@@ -139,7 +140,7 @@ def _check(name: str, value: Any) -> None:
     elif isinstance(default, int) or name in BUFFERS:
         least = 0 if name in MAY_BE_ZERO else 1
         fits = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not (value is None and name in BUFFERS) and not (fits and least <= value <= LARGEST):
+        if not (value is None and name in BUFFERS) and not (fits and least <= number <= LARGEST):
             wanted = f"a number from {least} to {LARGEST}"
         elif isinstance(value, float) and not name.endswith("_ms"):
             wanted = "a whole number"
