@@ -31,6 +31,7 @@ from trio_consumer.transports.memory.protocol import GroupError
 from .support import (
     COOPERATIVE,
     GROUP,
+    T0,
     broker,
     committed,
     consuming,
@@ -82,16 +83,28 @@ def test_last_commit_is_of_what_goes_alone() -> None:
 
 
 def test_commit_in_a_revocation_is_repeated_while_there_is_time() -> None:
-    """Failures that may pass do not cost a replay."""
+    """Failures that may pass do not cost a replay; it waits twice as long after each."""
 
     async def main() -> None:
         it = broker(2)
-        async with consuming(it, commit_interval=1000) as consumer:
-            async with consumer.stream("t") as stream:
+        revoked = []
+        async with consuming(
+            it,
+            commit_interval=1000,
+            on_partitions_revoked=lambda _: revoked.append(trio.current_time()),
+        ) as consumer:
+            assert consumer.statistics().commit_error is None
+            async with consumer.stream("t", ack="manual") as stream:
                 await take(stream, 2)
                 it.fail_next_commits(3, CommitFault.COORDINATOR_UNAVAILABLE)
                 it.rebalance(GROUP)
+                for _ in range(1000):
+                    if consumer.statistics().partitions[T0].state != "open":
+                        break
+                    await trio.sleep(0.01)
+                started = trio.current_time()
                 await trio.sleep(10)
+                assert revoked[0] - started == pytest.approx(0.05 + 0.1 + 0.2, abs=0.02)
                 assert await take(stream) == []
                 assert committed(it) == 2
 

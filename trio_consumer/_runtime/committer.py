@@ -44,15 +44,11 @@ class Committer:
     Args:
         policy: The timetable.
         diagnostics: Told of each commit.
-        commit_timeout: Seconds after which a final commit is given up.
     """
 
-    def __init__(
-        self, policy: CommitPolicy, diagnostics: Diagnostics, *, commit_timeout: float
-    ) -> None:
+    def __init__(self, policy: CommitPolicy, diagnostics: Diagnostics) -> None:
         self._policy = policy
         self._diagnostics = diagnostics
-        self._commit_timeout = commit_timeout
         self._lock = trio.Lock()
         self._wakeup = trio.Event()
         self._session: Session

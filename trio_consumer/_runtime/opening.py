@@ -262,7 +262,7 @@ async def open_consumer(
     )
     address = resolve(transport)
     diagnostics = Diagnostics()
-    committer = Committer(policy, diagnostics, commit_timeout=commit_timeout)
+    committer = Committer(policy, diagnostics)
     listener = _Listener()
     failures: list[BaseException] = []
     try:
