@@ -13,7 +13,7 @@ import pytest
 from trio_consumer._core.delivered_batch import DeliveredBatch, as_offsets
 from trio_consumer._core.ledger import Ledger, Snapshot
 
-from .ledgers import TP, A, B, D
+from .ledgers import TP, A, B, D, bit_of
 from .strategies import (
     HUGE_GAP,
 )
@@ -158,6 +158,18 @@ def test_record_in_two_entries_is_counted_once(ledger: Ledger) -> None:
     ledger.deliver([2], A).finish(0, A)
     assert ledger.unfinished() == [0, 1]
     assert ledger.unfinished_count == 2
+    assert batch.finish(0, A)
+    assert batch.finish(0, B)
+    assert ledger.snapshot() == Snapshot(1, 1)
+
+
+@pytest.mark.parametrize("stream", [6, 14, 30, 62])
+def test_last_stream_of_a_width_may_be_alone(ledger: Ledger, stream: int) -> None:
+    """Its bit is the first that a narrower row does not hold; nobody said when it was delivered."""
+    batch = ledger.deliver([0], bit_of(stream))
+    assert batch.delivered_at == 0.0
+    assert batch.finish(0, bit_of(stream))
+    assert ledger.snapshot() == Snapshot(1, 1)
 
 
 def test_in_hand_below_an_offset(ledger: Ledger) -> None:

@@ -238,6 +238,33 @@ def test_fenced_member_commits_no_offsets() -> None:
     run(main)
 
 
+def test_batch_that_is_finished_in_a_transaction_counts_with_what_comes_before() -> None:
+    """As its last message would by itself."""
+
+    async def main() -> None:
+        it = with_target(4)
+        async with (
+            consuming(it, transactional_id="p") as consumer,
+            consumer.stream("t", ack="manual") as stream,
+        ):
+            batches = aiter(stream.batches(2))
+            await anext(batches)
+            later = await anext(batches)
+            with pytest.raises(
+                TransactionAbortedError, match=r"t\[0\] was finished up to offset 3 in it"
+            ):
+                async with consumer.transaction() as transaction:
+                    await transaction.send("out", b"too soon", partition=0)
+                    assert later.ack() == 2
+            async with consumer.transaction() as transaction:
+                await transaction.send("out", b"all", partition=0)
+                assert (await anext(aiter(stream.batches(4)))).ack() == 4
+        assert visible(it) == [b"all"]
+        assert committed(it) == 4
+
+    run(main)
+
+
 def test_hand_over_says_what_goes_if_it_ends_a_transaction() -> None:
     """The error of the block names the partitions."""
 
