@@ -27,6 +27,16 @@ class Equivalent(NamedTuple):
 EQUIVALENTS: dict[str, list[Equivalent]] = {
     "A shortcut: the long way comes to the same.": [
         Equivalent(
+            "delivered_batch.DeliveredBatch.abandon_all",
+            "for index in range(self._low, len(self._row)):",
+            "for index in range(len(self._row)):",
+        ),
+        Equivalent(
+            "delivered_batch.DeliveredBatch.abandon_all",
+            "if self._row[index] & bit:",
+            "if self._row[index] | bit:",
+        ),
+        Equivalent(
             "delivered_batch.DeliveredBatch.waits_for_others",
             "return not any(row[index] & (OWED | bits) for index in range(self._low, stop))",
             "return not any(row[index] & (OWED | bits) for index in range(stop))",
@@ -81,6 +91,16 @@ EQUIVALENTS: dict[str, list[Equivalent]] = {
     ],
     "It is only asked whether it is true.": [
         Equivalent(
+            "ledger.Ledger.__init__",
+            "self.closed = False",
+            "self.closed = None",
+        ),
+        Equivalent(
+            "ledger.Ledger.__init__",
+            "self._scattered = False",
+            "self._scattered = None",
+        ),
+        Equivalent(
             "delivered_batch.DeliveredBatch.release",
             "self._give_back(start, stop, bit, force=False)",
             "self._give_back(start, stop, bit, force=None)",
@@ -119,6 +139,21 @@ EQUIVALENTS: dict[str, list[Equivalent]] = {
         ),
     ],
     "A value that nobody reads before it is set anew, or at all.": [
+        Equivalent(
+            "stream.Stream.__init__",
+            "self._next = 0",
+            "self._next = 1",
+        ),
+        Equivalent(
+            "iterators.MessageIterator.__init__",
+            "self._index = 0",
+            "self._index = None",
+        ),
+        Equivalent(
+            "iterators.MessageIterator.__init__",
+            "self._index = 0",
+            "self._index = 1",
+        ),
         Equivalent(
             "ledger.Ledger.close",
             "self.on_settled = None",
@@ -180,6 +215,11 @@ EQUIVALENTS: dict[str, list[Equivalent]] = {
     "While batches overlap one of them has something unfinished.": [
         Equivalent(
             "ledger.Ledger._committable",
+            "default=(self.position, self._delivered),\n)",
+            ")",
+        ),
+        Equivalent(
+            "ledger.Ledger._committable",
             "default=(self.position, self._delivered),",
             "default=None,",
         ),
@@ -196,6 +236,50 @@ EQUIVALENTS: dict[str, list[Equivalent]] = {
             "commit_policy.CommitPolicy.failed",
             "delay = min(self.interval * 2 ** min(self._failures - 1, 32), self.max_backoff)",
             "delay = min(self.interval * 2 ** min(self._failures - 1, 33), self.max_backoff)",
+        ),
+    ],
+    "Offsets are never negative.": [
+        Equivalent(
+            "delivered_batch.as_offsets",
+            'return array("q", offsets)',
+            'return array("Q", offsets)',
+        ),
+    ],
+    "How often a quick loop gives way, within the bounds that tests hold: speed, and no more.": [
+        Equivalent(
+            "stream.Stream.__init__",
+            "self._stride = 1",
+            "self._stride = 2",
+        ),
+        Equivalent(
+            "stream.Stream.__init__",
+            "self._looked_at = 0.0",
+            "self._looked_at = 1.0",
+        ),
+        Equivalent(
+            "stream.Stream._pace",
+            "if elapsed < PACE / 2:",
+            "if elapsed < PACE * 2:",
+        ),
+        Equivalent(
+            "stream.Stream._pace",
+            "if elapsed < PACE / 2:",
+            "if elapsed < PACE / 3:",
+        ),
+        Equivalent(
+            "stream.Stream._pace",
+            "self._stride = min(self._stride * 2, LONGEST_STRIDE)",
+            "self._stride = min(self._stride * 3, LONGEST_STRIDE)",
+        ),
+        Equivalent(
+            "stream.Stream._pace",
+            "elif elapsed > PACE:",
+            "elif elapsed >= PACE:",
+        ),
+        Equivalent(
+            "stream.Stream._pace",
+            "self._stride = max(1, int(self._stride * PACE / elapsed))",
+            "self._stride = max(2, int(self._stride * PACE / elapsed))",
         ),
     ],
 }
