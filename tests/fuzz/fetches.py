@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from random import Random
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 from kafka import KafkaConsumer
 from kafka.consumer.fetcher import CompletedFetch
+from kafka.net import compat, manager
 from kafka.structs import TopicPartition as ClientPartition
 
 from trio_consumer import TP, ConsumerError
@@ -105,6 +108,13 @@ class Reading:
 def offline(max_poll_records: int = 7) -> Iterator[KafkaConsumer]:
     """A client that never finds a broker."""
     internals.close_failed_sockets()
+    # The client draws its delays in a thread of its own; Hypothesis takes a change of the
+    # common generator for a fault of whatever strategy is drawing at that moment.
+    with patch.object(manager, "random", Random(0)), patch.object(compat, "random", Random(0)):
+        yield from _offline(max_poll_records)
+
+
+def _offline(max_poll_records: int) -> Iterator[KafkaConsumer]:
     client = KafkaConsumer(
         bootstrap_servers=["127.0.0.1:1"],
         api_version=(2, 3),
