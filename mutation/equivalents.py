@@ -208,8 +208,8 @@ EQUIVALENTS: dict[str, list[Equivalent]] = {
         ),
         Equivalent(
             "committer.Committer._last_commit",
-            "if not exc.retriable or trio.current_time() + delay >= deadline:",
-            "if not exc.retriable or trio.current_time() + delay > deadline:",
+            "if not exc.retriable or trio.current_time() + delay >= limit:",
+            "if not exc.retriable or trio.current_time() + delay > limit:",
         ),
     ],
     "While batches overlap one of them has something unfinished.": [

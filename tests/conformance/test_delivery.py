@@ -180,6 +180,31 @@ def test_commit_reaches_the_end_behind_a_transaction_marker(backend: Backend) ->
     backend.run(main)
 
 
+def test_commit_reaches_the_end_of_what_nobody_gets_to_see(backend: Backend) -> None:
+    """Also if there is nothing but aborted records behind the committed offset."""
+
+    async def main() -> None:
+        topic, group = await backend.topic(), new_group()
+        tp = TP(topic, 0)
+        await backend.produce(topic, numbered(2))
+        await backend.set_committed(group, tp, 2)
+        await backend.produce_transaction(topic, numbered(4), commit=False)
+        end = await backend.end(tp)
+        async with (
+            backend.consumer(group, isolation_level="read_committed") as consumer,
+            consumer.stream(topic) as stream,
+            anyio.create_task_group() as tasks,
+        ):
+            tasks.start_soon(take, stream, 1)
+            with anyio.fail_after(20):
+                while tp not in consumer.assignment or consumer.position(tp) != end:
+                    await anyio.sleep(0.05)
+            tasks.cancel_scope.cancel()
+        assert await backend.committed(group, tp) == end >= 6
+
+    backend.run(main)
+
+
 def test_commit_follows_the_interval(backend: Backend) -> None:
     """The ticker commits without being asked."""
 

@@ -186,7 +186,12 @@ class Conductor:
     def _take_in(self, assignment: Assignment, batch: PolledBatch) -> None:
         if batch.high_watermark is not None:
             assignment.high_watermark = batch.high_watermark
-        first = batch.records[0].offset if batch.records else batch.next_offset
+        if batch.records:
+            first = batch.records[0].offset
+        elif assignment.cursor is None and batch.begins is not None and assignment.acknowledges:
+            first = batch.begins  # what lies between needs no finishing, and a commit
+        else:
+            first = batch.next_offset
         if assignment.cursor is not None and first < assignment.cursor:
             # Nobody sought, so the client did: the log was truncated or made
             # anew, and the reset policy chose this place.

@@ -113,6 +113,11 @@ class Assignment:
         """Whether its messages are handed out."""
         return self.state is AssignmentState.OPEN
 
+    @property
+    def acknowledges(self) -> bool:
+        """Whether there is a stream that finishes its messages."""
+        return any(taker.bit for taker in self.takers)
+
     def jump(self, offset: int | None) -> None:
         """Forget what was read: reading goes on from another place."""
         self.pending.clear()

@@ -189,12 +189,16 @@ class PolledBatch:
         next_offset: The position after this batch.  It may lie beyond the
             last record's offset + 1 (transaction markers, compaction).
         high_watermark: The partition's high watermark, or None if unknown.
+        begins: The position before this batch, or None if unknown.  Wanted of the
+            first one after an assignment if it has no record: else nobody would
+            know that there is something to commit.
     """
 
     tp: TopicPartition
     records: Sequence[Record]
     next_offset: int
     high_watermark: int | None = None
+    begins: int | None = None
 
 
 class RebalanceListener(Protocol):

@@ -28,6 +28,7 @@ from ..._types import OffsetAndMetadata, TopicPartition
 
 __all__ = [
     "PoisonRecord",
+    "beginning",
     "call_in_io_thread",
     "check",
     "close_failed_sockets",
@@ -35,6 +36,7 @@ __all__ = [
     "fetch_committed",
     "fetch_while_joining",
     "finish_joins",
+    "forget_beginnings",
     "forget_positions",
     "given_up",
     "hold_joins",
@@ -566,8 +568,32 @@ def read_large_pieces(client: Any) -> None:
 
 
 def read_batches_with(consumer: KafkaConsumer, reader: type) -> None:
-    """Let a client read what it has fetched with another class than its own."""
-    consumer._fetcher.PartitionRecords = reader
+    """Let a client read what it has fetched with another class than its own.
+
+    What it then notes is where the first fetch of each partition began: the client
+    tells its position only after it has passed over what nobody gets to see.
+    """
+    fetcher = consumer._fetcher
+    beginnings: dict[TopicPartition, int] = {}
+    fetcher._trio_consumer_beginnings = beginnings
+
+    def read(fetch_offset: int, tp: Any, *args: Any, **options: Any) -> Any:
+        beginnings.setdefault(tp, fetch_offset)
+        return reader(fetch_offset, tp, *args, **options)
+
+    fetcher.PartitionRecords = read
+
+
+def beginning(consumer: KafkaConsumer, tp: TopicPartition) -> int | None:
+    """Where the first fetch of a partition began, None if none has been read."""
+    found: int | None = consumer._fetcher._trio_consumer_beginnings.get(tp)
+    return found
+
+
+def forget_beginnings(consumer: KafkaConsumer, tps: Iterable[TopicPartition]) -> None:
+    """Partitions went away: the next fetch of them is a first one again."""
+    for tp in tps:
+        consumer._fetcher._trio_consumer_beginnings.pop(tp, None)
 
 
 def uncompressed(batch: Any) -> tuple[bytes, int]:

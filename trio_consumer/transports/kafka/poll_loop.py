@@ -125,6 +125,7 @@ class PollLoop:
         for tp in tps:
             self._reported.pop(tp, None)
             self._with_end.discard(tp)
+        internals.forget_beginnings(self._client, tps)
 
     def took_one(self) -> None:
         """The Trio side took a poll out of ``polled``."""
@@ -271,11 +272,18 @@ class PollLoop:
         if moved_to is None:
             moved_to = internals.position(self._client, tp)
         next_offset: int = records[-1].offset + 1 if moved_to is None else moved_to
+        begins: int | None = None
+        if tp not in self._reported:
+            begins = internals.beginning(self._client, tp)
+            if begins is not None:
+                # What was noted of an assignment before this one may lie behind.
+                begins = min(begins, next_offset)
         self._reported[tp] = next_offset
         high_watermark = self._end(tp)
         if high_watermark is not None:
             self._with_end.add(tp)
-        return Polled(PolledBatch(tp, records, next_offset, high_watermark), self._seeks.get(tp, 0))
+        batch = PolledBatch(tp, records, next_offset, high_watermark, begins)
+        return Polled(batch, self._seeks.get(tp, 0))
 
     def _end(self, tp: TopicPartition) -> int | None:
         """The end of a partition as the last fetch told it; asks nobody."""

@@ -170,7 +170,7 @@ class Fetcher:
                 return None
         held.reported = True
         held.position = found.next_offset
-        return PolledBatch(held.tp, found.records, found.next_offset, log.end)
+        return PolledBatch(held.tp, found.records, found.next_offset, log.end, position)
 
     def _initial_position(self, tp: TopicPartition, position: int | None, log: PartitionLog) -> int:
         """Where to read from: the committed offset, or what the reset policy says."""
