@@ -126,6 +126,7 @@ def test_kafka(name: str, value: Any) -> None:
 @given(st.sampled_from(sorted(KafkaConsumer.DEFAULT_CONFIG)), values)
 @example("security_protocol", "x")
 @example("api_version", "x")
+@example("api_version", (2, 3))
 @example("sasl_mechanism", "x")
 @example("ssl_context", 5)
 @example("ssl_cafile", "/no/such/file")

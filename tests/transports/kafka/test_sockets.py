@@ -79,26 +79,28 @@ def nobody() -> Iterator[str]:
     ("server", "options", "error"),
     [
         (nobody, {}, BrokerUnavailableError),
+        (nobody, {"api_version": (2, 3)}, BrokerUnavailableError),
         (babbler, {"security_protocol": "SSL"}, AuthenticationError),
     ],
-    ids=["refused", "no handshake"],
+    ids=["refused", "refused, version known", "no handshake"],
 )
 def test_failed_connections_leave_no_socket(
     server: Callable[[], AbstractContextManager[str]],
-    options: dict[str, str],
+    options: dict[str, Any],
     error: type[ConsumerError],
 ) -> None:
     """Each attempt closes its own, also while its error is still looked at."""
     with no_collector(), server() as address:
 
         async def main() -> None:
-            async with open_consumer(
-                f"kafka://{address}",
-                group="g",
-                connect_timeout=1.0,
-                client_options={**options, "reconnect_backoff_ms": 20},
-            ):
-                raise AssertionError
+            with trio.fail_after(60):
+                async with open_consumer(
+                    f"kafka://{address}",
+                    group="g",
+                    connect_timeout=1.0,
+                    client_options={**options, "reconnect_backoff_ms": 20},
+                ):
+                    raise AssertionError
 
         before = open_sockets()
         with pytest.raises(error) as caught:

@@ -29,6 +29,7 @@ from ..._types import OffsetAndMetadata, TopicPartition
 __all__ = [
     "PoisonRecord",
     "beginning",
+    "bootstrap",
     "call_in_io_thread",
     "check",
     "close_failed_sockets",
@@ -105,7 +106,10 @@ def check(consumer: KafkaConsumer) -> None:
                 *("request_offset_reset", "has_default_offset_reset_policy"),
             ),
         ),
-        (getattr(consumer, "_manager", None), ("get_connection", "wait_for", "_build_transport")),
+        (
+            getattr(consumer, "_manager", None),
+            ("get_connection", "wait_for", "_build_transport", "bootstrap_async"),
+        ),
         (KafkaTCPTransport, ("_sock_recv",)),
     )
     for owner, names in wanted:
@@ -370,6 +374,24 @@ def is_fenced(consumer: KafkaConsumer) -> bool:
         and not coordinator.rejoining
         and not coordinator._heartbeat_enabled
     )
+
+
+def bootstrap(consumer: KafkaConsumer, timeout_ms: int) -> None:
+    """Wait until some broker has answered.
+
+    ``KafkaConsumer.bootstrap`` takes a time limit, but waits for an attempt that is
+    under way as long as that lasts, and the client has begun one without a limit by
+    then (3.0.12).
+
+    Raises:
+        kafka.errors.KafkaTimeoutError: None has.
+    """
+    manager = consumer._manager
+
+    async def attempt() -> None:
+        await manager.wait_for(manager.bootstrap_async(timeout_ms, refresh=False), timeout_ms)
+
+    consumer._net.run(attempt)
 
 
 def refresh_metadata(consumer: KafkaConsumer, timeout_ms: int) -> None:

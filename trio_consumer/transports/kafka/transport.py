@@ -120,7 +120,7 @@ async def _open(options: dict[str, Any], brokers: str, timeout: float) -> KafkaC
             consumer = KafkaConsumer(kafka_client=remember, **options)
             if options.get("api_version") is not None:
                 # Otherwise the constructor has asked the brokers already.
-                consumer.bootstrap(timeout_ms=options["bootstrap_timeout_ms"])
+                internals.bootstrap(consumer, options["bootstrap_timeout_ms"])
         except BaseException:
             _close_all(nets)
             raise
