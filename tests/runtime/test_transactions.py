@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from trio_consumer import (
     ConfigurationError,
     Consumer,
     FencedError,
+    Message,
     TransactionAbortedError,
     TransportError,
     UnknownTopicError,
@@ -367,5 +369,44 @@ def test_records_are_handed_over_in_large_pieces(count: int) -> None:
                 for number in range(count):
                     await transaction.send("out", b"%d" % number, partition=0)
             assert visible(it) == [b"%d" % number for number in range(count)]
+
+    run(main)
+
+
+@pytest.mark.parametrize("caught", [False, True])
+def test_commit_in_mid_block_that_aborts_undoes_its_transaction_once(caught: bool) -> None:
+    """Leaving the block by that error goes back no second time; nothing more is sent in it."""
+
+    async def main() -> None:
+        it = with_target(3)
+        async with (
+            consuming(it, transactional_id="p") as consumer,
+            consumer.stream("t", ack="manual") as stream,
+        ):
+            first, second = await take(stream, 2, ack=False)
+            taken_by_another_task: list[Message] = []
+            with nullcontext() if caught else pytest.raises(TransactionAbortedError):
+                async with consumer.transaction() as transaction:
+                    await transaction.send("out", second.value, partition=0)
+                    second.ack()  # though the first one is not finished
+                    try:
+                        await consumer.commit()
+                    except TransactionAbortedError:
+                        assert not first.ack()
+                        taken_by_another_task += await take(stream, 1, ack=False)
+                        with pytest.raises(trio.ClosedResourceError):
+                            await transaction.send("out", b"lost", partition=0)
+                        if not caught:
+                            raise
+            assert consumer.transactions is not None
+            assert consumer.transactions.aborted == 1
+            [again] = taken_by_another_task
+            assert again.offset == 0
+            async with consumer.transaction() as transaction:
+                for message in [again, *await take(stream, 2, ack=False)]:
+                    await transaction.send("out", message.value, partition=0)
+                    message.ack()
+        assert visible(it) == [b"0", b"1", b"2"]
+        assert committed(it) == 3
 
     run(main)

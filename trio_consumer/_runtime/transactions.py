@@ -101,6 +101,8 @@ class Transaction:
         self._entered = False
         self._entered_at = 0.0
         self._open = False
+        # By a commit in mid-block that failed: the end of the block has nothing to undo.
+        self._undone = False
         self._doom: str | None = None
         self._token: Token[Transaction | None] | None = None
         self._owner: object = None
@@ -204,10 +206,14 @@ class Transaction:
             # Before the end, which would miss what somebody sends meanwhile.
             self._open = False
             if exc is not None and not swallowed:
-                await manager._abort(self)
+                if not self._undone:
+                    await manager._abort(self)
                 return None
+            if self._undone and exc is None:
+                return None  # the block was told, and went on
             if self._doom is not None:
-                await manager._abort(self)
+                if not self._undone:
+                    await manager._abort(self)
                 raise _aborted(self._doom)
             await manager._commit(self)
             return swallowed
@@ -479,11 +485,16 @@ class TransactionManager:
 
         Args:
             start_new: Whether the block goes on with a new one; else nothing
-                more can be sent in it.
+                more can be sent in it, nor if it was aborted.
         """
         transaction = self._current
         assert transaction is not None  # the caller looked
-        done = await self._commit(transaction)
+        try:
+            done = await self._commit(transaction)
+        except BaseException:
+            transaction._open = False
+            transaction._undone = True
+            raise
         if not start_new:
             transaction._open = False
         return done
