@@ -86,6 +86,8 @@ class Consumer(ConsumerInspection):
                 ``__`` are Kafka's own and never match.
             key_deserializer: Called with the bytes of each key that is not None.
             value_deserializer: Called with the bytes of each value that is not None.
+                Streams with the same two deserializers share what these make, so
+                change none of it.
             on_decode_error: What becomes of a message that a deserializer does
                 not accept.  ``"raise"``: :class:`DeserializationError` leaves
                 the loop, the message stays unfinished.  ``"skip"``: a warning
