@@ -2,7 +2,9 @@
 
 kafka-python has no public way to do these things.  :func:`check` fails loudly
 when a version moves a name, so that a release cannot quietly lose a mend; the
-version is pinned below the next minor for the same reason.
+version is pinned below the next minor for the same reason.  It is all in this one
+module, which is long for that reason: what a new version may break is to be found
+in one place.
 """
 
 # kafka-python has no types; the stubs that pyright brings are of an older one.
