@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import selectors
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
@@ -301,8 +302,9 @@ class AsyncioMemoryBackend(OnAsyncio, MemoryBackend):
                 await main()
 
         factory = Engine.new_clock
-        Engine.new_clock = staticmethod(lambda: MockClock(rate=SPEED))
-        loop = FastLoop()
+        clock = SteadyClock()
+        Engine.new_clock = staticmethod(lambda: clock)
+        loop = SteadyLoop(clock)
         try:
             loop.run_until_complete(limited())
             loop.run_until_complete(loop.shutdown_default_executor())
@@ -327,19 +329,46 @@ class AsyncioKafkaBackend(OnAsyncio, KafkaBackend):
 SPEED = 10
 """Seconds of a case on asyncio that pass in a real one."""
 
-
-class FastSelector(selectors.DefaultSelector):
-    """Waits for a part of the time that it is told."""
-
-    def select(self, timeout: float | None = None) -> Any:
-        return super().select(timeout / SPEED if timeout else timeout)
+LONGEST = 0.02
+"""Real seconds between two looks at the clock that count as time.  What is longer is a
+machine that has others to serve, and would end sessions that nobody meant to end."""
 
 
-class FastLoop(asyncio.SelectorEventLoop):
-    """An event loop whose time runs faster."""
+class SteadyClock(trio.abc.Clock):
+    """Time for both event loops: it runs faster, and stands still while they cannot run."""
 
     def __init__(self) -> None:
-        super().__init__(FastSelector())
+        self._looked_at = time.monotonic()
+        self._now = 0.0
+
+    def start_clock(self) -> None:
+        """It runs from the beginning."""
+
+    def current_time(self) -> float:
+        now = time.monotonic()
+        self._now += min(now - self._looked_at, LONGEST) * SPEED
+        self._looked_at = now
+        return self._now
+
+    def deadline_to_sleep_time(self, deadline: float) -> float:
+        # No longer, or the rest of the sleep would not count.
+        return max(0.0, min((deadline - self.current_time()) / SPEED, LONGEST))
+
+
+class SteadySelector(selectors.DefaultSelector):
+    """Waits for a part of the time that it is told, or shorter."""
+
+    def select(self, timeout: float | None = None) -> Any:
+        longest = LONGEST if timeout is None else min(timeout / SPEED, LONGEST)
+        return super().select(longest)
+
+
+class SteadyLoop(asyncio.SelectorEventLoop):
+    """An event loop with such a clock."""
+
+    def __init__(self, clock: SteadyClock) -> None:
+        self._steady = clock
+        super().__init__(SteadySelector())
 
     def time(self) -> float:
-        return super().time() * SPEED
+        return self._steady.current_time()
