@@ -21,6 +21,7 @@ from trio_consumer import (
 from trio_consumer.anyio import Message, open_consumer
 from trio_consumer.testing import MemoryBroker
 
+from ..runtime.test_fetching import StrayTransport
 from .support import T0, T1, Run, broker, committed, take
 
 if sys.version_info < (3, 11):
@@ -269,6 +270,25 @@ def test_scope_of_a_message_is_cancelled_when_its_partition_goes(run: Run) -> No
                 assert scope.cancelled_caught
                 assert not message.ack()
                 break
+
+    run(main)
+
+
+def test_scope_of_a_message_of_a_randomly_assigned_topic_can_be_entered(run: Run) -> None:
+    made = broker(1)
+    made.create_topic("other", 1)
+    made.produce("other", b"stray", partition=0)
+
+    async def main() -> None:
+        async with open_consumer(
+            StrayTransport(made, TP("other", 0)), group="g", randomly_assigned_topics=["other"]
+        ) as consumer:
+            consumer._subscription._desired = lambda: frozenset({"t"})
+            async with consumer.stream("t", "other") as stream:
+                for message in await take(stream, 2):
+                    with message.while_assigned() as scope:
+                        await anyio.lowlevel.checkpoint()
+                    assert not scope.cancelled_caught
 
     run(main)
 

@@ -67,14 +67,12 @@ class Assignment:
             since the last jump.
         high_watermark: As the broker last said, or None.
         state: Where it is in its life.
-        assigned_at: When it was assigned, on Trio's clock.
         began: Where its first record was read, None before that.
     """
 
     __slots__ = (
         "_scopes",
         "_settled",
-        "assigned_at",
         "began",
         "cursor",
         "high_watermark",
@@ -88,7 +86,9 @@ class Assignment:
         "tp",
     )
 
-    def __init__(self, tp: TopicPartition, ledger: Ledger) -> None:
+    def __init__(
+        self, tp: TopicPartition, ledger: Ledger, new_scope: Callable[[], trio.CancelScope]
+    ) -> None:
         self.tp = tp
         self.ledger = ledger
         self.takers: list[Taker[Stream]] = []
@@ -98,8 +98,7 @@ class Assignment:
         self.observed = False
         self.high_watermark: int | None = None
         self.state = AssignmentState.OPEN
-        self.assigned_at = trio.current_time()
-        self.new_scope: Callable[[], trio.CancelScope] = trio.CancelScope
+        self.new_scope = new_scope
         self.began: int | None = None
         self._settled = trio.lowlevel.ParkingLot()
         # Each with the message that it is for, None if it is for the partition.
@@ -226,8 +225,7 @@ class Partitions:
         """Begin an assignment of each partition, with an empty account."""
         added = []
         for tp in sorted(tps):
-            assignment = Assignment(tp, self._new_ledger(tp))
-            assignment.new_scope = self.new_scope
+            assignment = Assignment(tp, self._new_ledger(tp), self.new_scope)
             self._assignments[tp] = assignment
             added.append(assignment)
             for stream in self.streams:
@@ -247,7 +245,7 @@ class Partitions:
 
         Its messages can be processed and not be finished: nobody commits them here.
         """
-        assignment = Assignment(tp, Ledger(tp))
+        assignment = Assignment(tp, Ledger(tp), self.new_scope)
         assignment.state = AssignmentState.STRAY
         assignment.takers = [Taker(s, self._bits[s]) for s in self.streams if s.takes(tp)]
         return assignment
