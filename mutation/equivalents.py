@@ -71,6 +71,16 @@ EQUIVALENTS: dict[str, list[Equivalent]] = {
             "batch.waits_for_others(end, bits) for batch in self._batches if batch.offsets[0] < end",
             "batch.waits_for_others(end, bits) for batch in self._batches if batch.offsets[0] <= end",
         ),
+        Equivalent(
+            "iterators.BatchIterator.__anext__",
+            "if self._max_wait and stream.buffered < self._max_size:",
+            "if self._max_wait or stream.buffered < self._max_size:",
+        ),
+        Equivalent(
+            "iterators.BatchIterator.__anext__",
+            "if self._max_wait and stream.buffered < self._max_size:",
+            "if self._max_wait and stream.buffered <= self._max_size:",
+        ),
     ],
     "An entry that somebody has abandoned is owed, so it is odd here and never equal to the bit.": [
         Equivalent(
@@ -119,6 +129,21 @@ EQUIVALENTS: dict[str, list[Equivalent]] = {
             "delivered_batch.DeliveredBatch._give_back",
             "changed = False",
             "changed = None",
+        ),
+        Equivalent(
+            "partitions.Assignment.__init__",
+            "self.observed = False",
+            "self.observed = None",
+        ),
+        Equivalent(
+            "partitions.Assignment.jump",
+            "self.observed = False",
+            "self.observed = None",
+        ),
+        Equivalent(
+            "partitions.Partitions.__init__",
+            "self._flow_stopped = False",
+            "self._flow_stopped = None",
         ),
     ],
     "The check never fails: a batch has an entry for each of its offsets.": [
@@ -280,6 +305,34 @@ EQUIVALENTS: dict[str, list[Equivalent]] = {
             "stream.Stream._pace",
             "self._stride = max(1, int(self._stride * PACE / elapsed))",
             "self._stride = max(2, int(self._stride * PACE / elapsed))",
+        ),
+    ],
+    "It goes to where reading goes on anyway: nothing lies between.": [
+        Equivalent(
+            "partitions.Partitions._rewind",
+            "if target is not None and (assignment.cursor is None or target < assignment.cursor):",
+            "if target is not None and (assignment.cursor is None or target <= assignment.cursor):",
+        ),
+    ],
+    "It is compared by identity, and each later one is an object of its own.": [
+        Equivalent(
+            "partitions.Assignment.__init__",
+            "self.reading = object()",
+            "self.reading = None",
+        ),
+    ],
+    "When a consumer ends its streams have given back what they had, and hand out nothing more.": [
+        Equivalent(
+            "partitions.Partitions.close",
+            "if assignment.state is AssignmentState.OPEN:",
+            "if assignment.state is not AssignmentState.OPEN:",
+        ),
+    ],
+    "Bits need not follow each other: a wider row, and no more.": [
+        Equivalent(
+            "partitions.Partitions.open_stream",
+            "bit <<= 1",
+            "bit <<= 2",
         ),
     ],
 }

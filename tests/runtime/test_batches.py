@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 import trio
 import trio.lowlevel
@@ -15,7 +17,7 @@ from trio_consumer import (
     MessageBatch,
 )
 
-from .support import T0, T1, broker, committed, consuming, offsets, run, take, values
+from .support import GROUP, T0, T1, broker, committed, consuming, offsets, run, take, values
 
 
 def test_batches_have_at_most_their_size_and_all_messages() -> None:
@@ -210,6 +212,32 @@ def test_batches_of_an_observer_finish_nothing() -> None:
                 async for batch in stream.batches(4):
                     assert batch.ack() == 0
         assert committed(it) is None
+
+    run(main)
+
+
+def test_batch_that_is_left_takes_nothing_out_of_other_hands() -> None:
+    """A drain waits for the batch of another loop that lies before it."""
+
+    async def main() -> None:
+        it = broker(4)
+
+        async def leave() -> None:
+            async for batch in stream.batches(2):
+                assert offsets(list(batch)) == [2, 3]
+                break
+
+        async with consuming(it, commit_interval=1000) as consumer, consumer.stream("t") as stream:
+            batches = aiter(stream.batches(2))
+            assert offsets(list(await anext(batches))) == [0, 1]
+            await leave()
+            gc.collect()
+            await trio.sleep(1)
+            it.rebalance(GROUP)
+            await trio.sleep(5)
+            assert committed(it) is None
+            assert offsets(list(await anext(batches))) == [2, 3]
+            assert committed(it) == 2
 
     run(main)
 

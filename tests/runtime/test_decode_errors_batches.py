@@ -87,6 +87,9 @@ def test_batches_are_decoded_before_only_if_something_follows_from_it(
             if policy == "raise":
                 with pytest.raises(DeserializationError, match=r"^cannot deserialize the value of"):
                     list(batch)
+            else:
+                assert [message.value for message in batch] == [int(GOOD), int(GOOD)]
+                assert len(decoded) == 3  # once each
 
     run(main)
 

@@ -193,6 +193,22 @@ def test_message_as_context_manager_finishes_on_a_clean_exit_only() -> None:
     run(main)
 
 
+def test_message_may_be_entered_twice() -> None:
+    """A function that gets it may enter it too; the first clean exit finishes it."""
+
+    async def main() -> None:
+        it = broker(1)
+        async with consuming(it) as consumer, consumer.stream("t", ack="manual") as stream:
+            [message] = await take(stream, 1, ack=False)
+            async with message:
+                async with message:
+                    assert consumer.statistics().partitions[T0].unfinished == 1
+                assert consumer.statistics().partitions[T0].unfinished == 0
+        assert committed(it) == 1
+
+    run(main)
+
+
 def test_observing_stream_finishes_nothing() -> None:
     """With ``ack="none"`` an acknowledgement is False and nothing is committed."""
 
