@@ -323,6 +323,10 @@ def test_randomly_assigned_topics_are_handed_on_and_never_committed(*, exempt: b
                 assert offsets(got) == [0, 1]
                 assert offsets(got, stray) == ([0, 1, 2] if exempt else [])
                 assert not any(message.ack() for message in got if message.tp == stray)
+                for message in got:
+                    with message.while_assigned() as scope:
+                        await trio.lowlevel.checkpoint()
+                    assert not scope.cancelled_caught
                 assert all(str(message.tp) in repr(message._chunk.ledger) for message in got)
         assert committed(it) == 2 or committed(it) == 1
         assert committed(it, stray) is None
