@@ -13,7 +13,12 @@ from kafka import KafkaConsumer
 
 from trio_consumer import BrokerUnavailableError, ConfigurationError, ConsumerError, open_consumer
 from trio_consumer.transports.base import SessionSettings
-from trio_consumer.transports.confluent.options import REFUSED, consumer_options, seconds
+from trio_consumer.transports.confluent.options import (
+    CLUSTERS,
+    REFUSED,
+    consumer_options,
+    seconds,
+)
 from trio_consumer.transports.kafka.options import client_options
 from trio_consumer.transports.memory.options import read_options
 
@@ -81,6 +86,7 @@ def check(failure: ConsumerError | None, name: str) -> None:
 @example("session.timeout.ms", math.nan)
 @example("enable.auto.commit\0", True)
 @example("topic.auto.offset.reset", "latest")
+@example("topic.metadata.refresh.interval.ms", 1000)
 def test_confluent(name: str, value: Any) -> None:
     """Librdkafka reads a name to its zero byte, and some errors of it name nothing."""
     try:
@@ -91,7 +97,7 @@ def test_confluent(name: str, value: Any) -> None:
     assert options["enable.auto.commit"] is False
     assert options["enable.auto.offset.store"] is False
     assert "\0" not in name
-    assert not name.startswith("topic.")
+    assert not name.startswith("topic.") or name.startswith(CLUSTERS)
     assert name not in REFUSED
     assert seconds(options, name, 7) > 0
     check(opened(f"confluent://{NOBODY}", {name: value}), name)

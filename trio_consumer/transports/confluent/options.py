@@ -68,6 +68,9 @@ CONSUMER_ONLY = (
 )
 """Names, or beginnings of names, that a producer would warn about or not want twice."""
 
+CLUSTERS = ("topic.metadata.", "topic.blacklist")
+"""What begins as options of topics do, and is of the client as a whole."""
+
 
 def consumer_options(brokers: str, settings: SessionSettings) -> dict[str, Any]:
     """Everything that a consuming client is made with, but its callbacks.
@@ -131,7 +134,7 @@ def _check(name: str, value: Any) -> None:
     if not name.isprintable() or not name.isascii():
         # C ends a name at a zero byte: what is refused above would pass with one.
         raise ConfigurationError(f"librdkafka has no option {shown(name)}: its names are ASCII")
-    if name.startswith("topic."):
+    if name.startswith("topic.") and not name.startswith(CLUSTERS):
         raise ConfigurationError(
             f"client option {shown(name)} cannot be set: options of topics are written without"
             " 'topic.', or they would go past those that this library sets"
