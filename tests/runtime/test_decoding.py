@@ -52,6 +52,25 @@ def test_deserializers_see_bytes_and_never_none() -> None:
     run(main)
 
 
+def test_message_that_is_given_back_is_decoded_anew() -> None:
+    """What a handler changed in a value does not come again with it."""
+
+    async def main() -> None:
+        it = broker(0)
+        it.produce("t", b"[1]")
+        async with (
+            consuming(it) as consumer,
+            consumer.stream("t", ack="manual", value_deserializer=json.loads) as stream,
+        ):
+            [first] = await take(stream, 1, ack=False)
+            first.value.append(2)
+            assert first.nack()
+            [again] = await take(stream, 1)
+            assert again.value == [1]
+
+    run(main)
+
+
 def test_streams_with_the_same_deserializers_share_one_decoding() -> None:
     """The same pair is called once a record; distinct pairs are called once each."""
 

@@ -292,12 +292,13 @@ class StrayTransport:
             async def poll_more() -> list[PolledBatch]:
                 nonlocal sent
                 batches = list(await poll())
-                if not sent:
-                    sent = True
-                    records = self.it.records(self.stray)
-                    batches.append(PolledBatch(self.stray, records, len(records)))
-                    batches.append(PolledBatch(self.stray, [], len(records) + 1))  # a marker
-                return batches
+                if sent:
+                    return batches
+                sent = True
+                records = self.it.records(self.stray)
+                marker = PolledBatch(self.stray, [], len(records) + 1)
+                # The others come behind: they must not be left out.
+                return [PolledBatch(self.stray, records, len(records)), marker, *batches]
 
             session.poll = poll_more  # type: ignore[method-assign]
             yield session

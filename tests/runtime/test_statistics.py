@@ -54,6 +54,23 @@ def test_the_oldest_message_is_told_with_its_age_and_its_task() -> None:
     run(main)
 
 
+def test_message_is_unfinished_since_it_was_delivered() -> None:
+    """Not since the consumer was opened: one that comes late is young."""
+
+    async def main() -> None:
+        it = broker(0)
+        async with consuming(it) as consumer, consumer.stream("t", ack="manual") as stream:
+            await trio.sleep(100)
+            it.produce("t", b"late", partition=0)
+            await take(stream, 1, ack=False)
+            await trio.sleep(20)
+            oldest = consumer.statistics().partitions[T0].oldest
+            assert oldest is not None
+            assert 20 <= oldest.seconds < 22
+
+    run(main)
+
+
 def test_the_hand_of_one_stream_goes_before_the_buffer_of_another() -> None:
     """Two streams: the message is in hand of one of them, then in the buffer only, then left."""
 

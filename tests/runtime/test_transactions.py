@@ -9,9 +9,11 @@ import pytest
 import trio
 
 from trio_consumer import (
+    CommitFailedError,
     ConfigurationError,
     Consumer,
     FencedError,
+    GroupMetadata,
     Message,
     TransactionAbortedError,
     TransportError,
@@ -19,6 +21,7 @@ from trio_consumer import (
     open_consumer,
 )
 from trio_consumer.testing import MemoryBroker
+from trio_consumer.transports.memory.producer import MemoryProducer
 
 from .support import GROUP, T0, TP, broker, committed, consuming, offsets, run, take
 
@@ -271,17 +274,53 @@ def test_hand_over_says_what_goes_if_it_ends_a_transaction() -> None:
     """The error of the block names the partitions."""
 
     async def main() -> None:
-        it = with_target(2)
+        it = with_target(1, 2)
         async with (
             consuming(it, transactional_id="p", drain_timeout=1) as consumer,
             consumer.stream("t", ack="manual") as stream,
         ):
-            await take(stream, 1)
-            with pytest.raises(TransactionAbortedError, match=r"this member gives up t\[0\]"):
+            await take(stream)
+            with pytest.raises(
+                TransactionAbortedError, match=r"this member gives up t\[0\], t\[1\]"
+            ):
                 async with consumer.transaction() as transaction:
                     await transaction.send("out", b"x", partition=0)
                     it.rebalance(GROUP)
                     await trio.sleep(60)
+
+    run(main)
+
+
+@pytest.mark.parametrize("stale", [False, True])
+def test_hand_over_tries_again_to_commit_offsets_in_a_transaction(
+    monkeypatch: pytest.MonkeyPatch, *, stale: bool
+) -> None:
+    """As without transactions: a refusal that may pass costs no replay."""
+    refusals = 2
+
+    async def main() -> None:
+        it = with_target(2)
+        async with (
+            consuming(it, transactional_id="p", commit_interval=1000) as consumer,
+            consumer.stream("t", ack="manual") as stream,
+        ):
+            real = MemoryProducer.send_offsets
+
+            async def send_offsets(
+                producer: MemoryProducer, offsets: Any, group: GroupMetadata, *, timeout: float
+            ) -> None:
+                nonlocal refusals
+                if refusals:
+                    refusals -= 1
+                    raise CommitFailedError("no", offsets=offsets, retriable=True, stale=stale)
+                await real(producer, offsets, group, timeout=timeout)
+
+            for message in await take(stream, ack=False):
+                message.ack()
+            monkeypatch.setattr(MemoryProducer, "send_offsets", send_offsets)
+            it.rebalance(GROUP)
+            assert await take(stream, wait=10) == []
+            assert (committed(it), refusals) == (2, 0)
 
     run(main)
 
