@@ -81,6 +81,16 @@ EQUIVALENTS: dict[str, list[Equivalent]] = {
             "if self._max_wait and stream.buffered < self._max_size:",
             "if self._max_wait and stream.buffered <= self._max_size:",
         ),
+        Equivalent(
+            "conductor._offsets",
+            "if last - first + 1 == len(records):",
+            "if last + first + 1 == len(records):",
+        ),
+        Equivalent(
+            "conductor._offsets",
+            "if last - first + 1 == len(records):",
+            "if last - first + 2 == len(records):",
+        ),
     ],
     "An entry that somebody has abandoned is owed, so it is odd here and never equal to the bit.": [
         Equivalent(
@@ -164,6 +174,11 @@ EQUIVALENTS: dict[str, list[Equivalent]] = {
         ),
     ],
     "A value that nobody reads before it is set anew, or at all.": [
+        Equivalent(
+            "conductor.Conductor._give",
+            "entries = None",
+            'entries = ""',
+        ),
         Equivalent(
             "stream.Stream.__init__",
             "self._next = 0",
@@ -333,6 +348,25 @@ EQUIVALENTS: dict[str, list[Equivalent]] = {
             "partitions.Partitions.open_stream",
             "bit <<= 1",
             "bit <<= 2",
+        ),
+    ],
+    "A batch without records: there is none to begin at.": [
+        Equivalent(
+            "conductor.Conductor.take",
+            "self._hand_on(assignment, batch, 0, 0)",
+            "self._hand_on(assignment, batch, 1, 0)",
+        ),
+    ],
+    "A copy of all records instead of the records themselves.": [
+        Equivalent(
+            "conductor.Conductor._deliver",
+            "if stop - start < len(records):",
+            "if stop - start <= len(records):",
+        ),
+        Equivalent(
+            "conductor.Conductor._give",
+            "if run.stop - run.start < len(records):",
+            "if run.stop - run.start <= len(records):",
         ),
     ],
 }
