@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from random import Random
 from typing import Any
 
@@ -13,6 +13,7 @@ from trio.testing import MockClock
 
 from trio_consumer import TP, Consumer, Message, Stream, open_consumer
 from trio_consumer.testing import MemoryBroker
+from trio_consumer.transports import PolledBatch, RebalanceListener, Session, SessionSettings
 
 T0, T1, T2 = (TP("t", n) for n in range(3))
 COOPERATIVE = {"partition_assignment_strategy": "cooperative-sticky"}
@@ -62,6 +63,31 @@ def values(count: int) -> list[bytes]:
 def consuming(broker: MemoryBroker, **options: Any) -> AbstractAsyncContextManager[Consumer]:
     """A consumer of the group of the tests."""
     return open_consumer(broker, group=GROUP, **options)
+
+
+Poll = Callable[[], Awaitable[Sequence[PolledBatch]]]
+
+
+class PollingOtherwise:
+    """A memory broker whose sessions poll what a subclass makes of it."""
+
+    closed_errors: tuple[type[BaseException], ...] = MemoryBroker.closed_errors
+
+    def __init__(self, it: MemoryBroker) -> None:
+        self.it = it
+
+    @asynccontextmanager
+    async def connect(
+        self, settings: SessionSettings, listener: RebalanceListener
+    ) -> AsyncGenerator[Session, None]:
+        """Open a session of the broker, and put another poll in place of its own."""
+        async with self.it.connect(settings, listener) as session:
+            session.poll = self.polling(session.poll)  # type: ignore[method-assign]
+            yield session
+
+    def polling(self, poll: Poll) -> Poll:
+        """Another poll, made of that of a session."""
+        raise AssertionError("a subclass says which")
 
 
 def committed(broker: MemoryBroker, tp: TP = T0) -> int | None:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from operator import attrgetter, itemgetter
 
 from trio_consumer import TP, open_consumer
 from trio_consumer.testing import MemoryBroker
-from trio_consumer.transports import PolledBatch, RebalanceListener, Session, SessionSettings
+from trio_consumer.transports import PolledBatch
 from trio_consumer.transports.base import ClientRecords, RecordFields
 
-from .support import GROUP, T0, broker, committed, run, take
+from .support import GROUP, T0, Poll, PollingOtherwise, broker, committed, run, take
 
 FIELDS = RecordFields(
     topic=itemgetter(0),
@@ -28,30 +26,17 @@ FIELDS = RecordFields(
 as_tuple = attrgetter("topic", "partition", "offset", "timestamp", "key", "value", "headers")
 
 
-class TupleTransport:
+class TupleTransport(PollingOtherwise):
     """A memory broker whose sessions bring tuples."""
 
-    closed_errors = MemoryBroker.closed_errors
+    def polling(self, poll: Poll) -> Poll:
+        async def poll_tuples() -> list[PolledBatch]:
+            return [
+                replace(batch, records=ClientRecords([*map(as_tuple, batch.records)], FIELDS))
+                for batch in await poll()
+            ]
 
-    def __init__(self, it: MemoryBroker) -> None:
-        self.it = it
-
-    @asynccontextmanager
-    async def connect(
-        self, settings: SessionSettings, listener: RebalanceListener
-    ) -> AsyncGenerator[Session, None]:
-        """Open a session of the broker, and turn its records into tuples."""
-        async with self.it.connect(settings, listener) as session:
-            poll = session.poll
-
-            async def poll_tuples() -> list[PolledBatch]:
-                return [
-                    replace(batch, records=ClientRecords([*map(as_tuple, batch.records)], FIELDS))
-                    for batch in await poll()
-                ]
-
-            session.poll = poll_tuples  # type: ignore[method-assign]
-            yield session
+        return poll_tuples
 
 
 def tuples(*timestamps: int) -> MemoryBroker:

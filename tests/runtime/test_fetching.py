@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-
 import pytest
 import trio
 
@@ -16,10 +13,23 @@ from trio_consumer import (
     open_consumer,
 )
 from trio_consumer.testing import MemoryBroker
-from trio_consumer.transports import PolledBatch, RebalanceListener, Session, SessionSettings
+from trio_consumer.transports import PolledBatch
 from trio_consumer.transports.memory import CommitFault
 
-from .support import GROUP, T0, T1, add_topic, broker, committed, consuming, offsets, run, take
+from .support import (
+    GROUP,
+    T0,
+    T1,
+    Poll,
+    PollingOtherwise,
+    add_topic,
+    broker,
+    committed,
+    consuming,
+    offsets,
+    run,
+    take,
+)
 
 
 async def fetch(consumer: object, timeout: float = 1.0) -> list[Message]:
@@ -271,37 +281,28 @@ def test_task_error_commits_what_is_finished_even_if_that_fails(
     run(main)
 
 
-class StrayTransport:
+class StrayTransport(PollingOtherwise):
     """A memory broker whose sessions also bring records of somebody else's partition."""
 
-    closed_errors = MemoryBroker.closed_errors
-
     def __init__(self, it: MemoryBroker, stray: TP) -> None:
-        self.it = it
+        super().__init__(it)
         self.stray = stray
 
-    @asynccontextmanager
-    async def connect(
-        self, settings: SessionSettings, listener: RebalanceListener
-    ) -> AsyncGenerator[Session, None]:
-        """Open a session of the broker, and change what it polls."""
-        async with self.it.connect(settings, listener) as session:
-            poll = session.poll
-            sent = False
+    def polling(self, poll: Poll) -> Poll:
+        sent = False
 
-            async def poll_more() -> list[PolledBatch]:
-                nonlocal sent
-                batches = list(await poll())
-                if sent:
-                    return batches
-                sent = True
-                records = self.it.records(self.stray)
-                marker = PolledBatch(self.stray, [], len(records) + 1)
-                # The others come behind: they must not be left out.
-                return [PolledBatch(self.stray, records, len(records)), marker, *batches]
+        async def poll_more() -> list[PolledBatch]:
+            nonlocal sent
+            batches = list(await poll())
+            if sent:
+                return batches
+            sent = True
+            records = self.it.records(self.stray)
+            marker = PolledBatch(self.stray, [], len(records) + 1)
+            # The others come behind: they must not be left out.
+            return [PolledBatch(self.stray, records, len(records)), marker, *batches]
 
-            session.poll = poll_more  # type: ignore[method-assign]
-            yield session
+        return poll_more
 
 
 @pytest.mark.parametrize("exempt", [True, False])

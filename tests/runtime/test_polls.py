@@ -4,8 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,37 +14,39 @@ import trio
 from trio_consumer import Consumer, RoundRobin, open_consumer
 from trio_consumer._runtime.conductor import Conductor, Parcel, Transit
 from trio_consumer.testing import MemoryBroker
-from trio_consumer.transports import PolledBatch, RebalanceListener, Session, SessionSettings
+from trio_consumer.transports import PolledBatch
 from trio_consumer.transports.base import ClientRecords
 
-from .support import GROUP, T0, T1, broker, committed, consuming, offsets, run, take
+from .support import (
+    GROUP,
+    T0,
+    T1,
+    Poll,
+    PollingOtherwise,
+    broker,
+    committed,
+    consuming,
+    offsets,
+    run,
+    take,
+)
 from .test_client_records import FIELDS, as_tuple
 
 Change = Callable[[list[PolledBatch]], list[PolledBatch]]
 
 
-class Changed:
+class Changed(PollingOtherwise):
     """A memory broker of which the sessions poll something else."""
 
-    closed_errors = MemoryBroker.closed_errors
-
     def __init__(self, it: MemoryBroker, change: Change) -> None:
-        self.it = it
+        super().__init__(it)
         self.change = change
 
-    @asynccontextmanager
-    async def connect(
-        self, settings: SessionSettings, listener: RebalanceListener
-    ) -> AsyncGenerator[Session, None]:
-        """Open a session of the broker, and change what it polls."""
-        async with self.it.connect(settings, listener) as session:
-            poll = session.poll
+    def polling(self, poll: Poll) -> Poll:
+        async def poll_changed() -> list[PolledBatch]:
+            return self.change(list(await poll()))
 
-            async def poll_changed() -> list[PolledBatch]:
-                return self.change(list(await poll()))
-
-            session.poll = poll_changed  # type: ignore[method-assign]
-            yield session
+        return poll_changed
 
 
 def changed(it: MemoryBroker, change: Change, **options: Any) -> Any:

@@ -2,47 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-
 import pytest
 import trio
 
 from trio_consumer import open_consumer
 from trio_consumer.testing import MemoryBroker
-from trio_consumer.transports import PolledBatch, RebalanceListener, Session, SessionSettings
+from trio_consumer.transports import PolledBatch
 
-from .support import GROUP, broker, committed, run, take
+from .support import GROUP, Poll, PollingOtherwise, broker, committed, run, take
 
 
-class ClosingTransport:
+class ClosingTransport(PollingOtherwise):
     """A memory broker whose client closes by itself when it is told to."""
 
     closed_errors = (ConnectionAbortedError,)
 
     def __init__(self, it: MemoryBroker) -> None:
-        self.it = it
+        super().__init__(it)
         self.closed = trio.Event()
         self.raised = trio.Event()
 
-    @asynccontextmanager
-    async def connect(
-        self, settings: SessionSettings, listener: RebalanceListener
-    ) -> AsyncGenerator[Session, None]:
-        """Open a session of the broker, and let its poll fail from that moment on."""
-        async with self.it.connect(settings, listener) as session:
-            poll = session.poll
+    def polling(self, poll: Poll) -> Poll:
+        async def poll_until_closed() -> list[PolledBatch]:
+            with trio.move_on_after(0.1):
+                return list(await poll())
+            if self.closed.is_set():
+                self.raised.set()
+                raise ConnectionAbortedError("the client is closed")
+            return []
 
-            async def poll_until_closed() -> list[PolledBatch]:
-                with trio.move_on_after(0.1):
-                    return list(await poll())
-                if self.closed.is_set():
-                    self.raised.set()
-                    raise ConnectionAbortedError("the client is closed")
-                return []
-
-            session.poll = poll_until_closed  # type: ignore[method-assign]
-            yield session
+        return poll_until_closed
 
 
 def test_closed_client_is_a_normal_end_while_the_consumer_stops() -> None:
