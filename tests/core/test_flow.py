@@ -102,6 +102,17 @@ def test_users_pause_does_not_end_when_a_buffer_drains() -> None:
     assert flow.is_open(P)
 
 
+def test_what_a_reason_holds_and_what_is_known() -> None:
+    """Other reasons and partitions that are not held do not count."""
+    flow = Flow()
+    flow.add([P, Q])
+    flow.hold([P], PauseReason.USER)
+    flow.hold([Q], "stream")
+    assert flow.held_by(PauseReason.USER) == {P}
+    assert flow.held_by(PauseReason.FLOW) == frozenset()
+    assert set(flow.partitions) == {P, Q}
+
+
 def test_partition_named_twice_changes_once() -> None:
     """A client is not asked twice for the same partition."""
     flow = Flow()

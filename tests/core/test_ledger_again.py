@@ -139,6 +139,19 @@ def test_record_entered_again_leaves_the_part_of_the_first_stream(ledger: Ledger
     assert ledger.snapshot() == Snapshot(1, 1)
 
 
+def test_record_entered_again_by_a_stream_that_abandoned_it(ledger: Ledger) -> None:
+    """What a cancelled task left is given back like what is in hand."""
+    batch = ledger.deliver([0], A | B)
+    batch.abandon(0, A, again=False)
+    again = ledger.enter_again(batch, 0, A)
+    assert again is not None
+    assert not batch.finish(0, A)
+    assert batch.finish(0, B)
+    assert ledger.snapshot() is None
+    assert again.finish(0, A)
+    assert ledger.snapshot() == Snapshot(1, 1)
+
+
 def test_record_entered_again_keeps_its_place_and_its_age(ledger: Ledger) -> None:
     """It counts as delivered where and when it was delivered first."""
     ledger.deliver([0, 1], A).finish_range(0, 2, A)
@@ -148,6 +161,20 @@ def test_record_entered_again_keeps_its_place_and_its_age(ledger: Ledger) -> Non
     assert again.delivered_at == 7.5
     assert batch.finish(0, A)
     assert ledger.snapshot() == Snapshot(3, 3)
+
+
+def test_what_is_unfinished_is_listed_by_whom_it_waits_for(ledger: Ledger) -> None:
+    """For one stream, for nobody, and by age whatever came in between."""
+    first, second = ledger.deliver([0, 1], A | B), ledger.deliver([2, 3], A)
+    first.finish(0, B)
+    second.withdraw(1, 2, A)
+    assert (first.waiting_for(A), first.waiting_for(B)) == ([0, 1], [1])
+    assert (first.owed_offsets(), second.owed_offsets()) == ([], [3])
+    again = ledger.enter_again(first, 1, A)
+    assert ledger.oldest_batches() == [first, again, second]
+    first.finish(0, A)
+    first.finish(1, B)
+    assert ledger.oldest_batches() == [again, second]
 
 
 def test_record_in_two_entries_is_counted_once(ledger: Ledger) -> None:

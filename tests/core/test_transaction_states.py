@@ -37,6 +37,14 @@ def test_ways_that_there_are(events: list[ProducerEvent], state: ProducerState) 
     assert states.is_in(state)
 
 
+def test_event_that_cannot_happen_is_refused_and_changes_nothing() -> None:
+    """Nothing can be committed that was not begun."""
+    states = ProducerStates()
+    with pytest.raises(ValueError, match="that is ready cannot commit"):
+        states.happen(E.COMMIT)
+    assert repr(states) == "<ProducerStates ready>"
+
+
 @given(st.lists(st.sampled_from(ProducerEvent)))
 def test_what_cannot_happen_changes_nothing(events: list[ProducerEvent]) -> None:
     """The table decides, failed is for ever, and a commit is never begun twice."""

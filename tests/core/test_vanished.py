@@ -35,6 +35,14 @@ def test_vanish_leaves_what_was_found_or_not_read() -> None:
     assert ledger.snapshot() == Snapshot(1, 1)
 
 
+def test_vanish_leaves_all_that_is_there() -> None:
+    """A second reading that finds everything changes nothing."""
+    ledger = owing(1, 2)
+    ledger.vanish(0, 5, [0, 1, 2, 3, 4])
+    assert ledger.owed() == [1, 2]
+    assert ledger.snapshot() == Snapshot(1, 1)
+
+
 def test_vanish_means_nothing_while_reading_goes_on() -> None:
     """What is owed lies below the position: a batch at it, or a first one, says nothing."""
     Ledger(TP).vanish(0, 9, [])

@@ -93,6 +93,18 @@ def test_commits_have_a_patience_of_their_own() -> None:
     assert it.observe(3 * T, seen) == [Change(Symptom.NOT_COMMITTED, True, 3 * T)]
 
 
+def test_what_would_show_is_told_without_a_change() -> None:
+    """Someone may look between two looks of the watchdog."""
+    it = watch()
+    stuck = replace(IDLE, oldest_unfinished=9)
+    it.observe(0.0, stuck)
+    assert it.showing_at(T - 1, stuck) == {}
+    assert it.showing_at(T, stuck) == {Symptom.NOT_FINISHED: T}
+    assert it.showing_at(T, replace(IDLE, oldest_unfinished=8)) == {}
+    assert it.showing == frozenset()
+    assert it.observe(T, stuck) == [Change(Symptom.NOT_FINISHED, True, T)]
+
+
 def test_gap_between_looks_counts_as_two_intervals() -> None:
     """A machine that was suspended for a day has not watched for a day."""
     it = Watch(7.0, now=100.0)
