@@ -28,6 +28,27 @@ def test_seek_leaves_what_is_buffered_of_other_partitions() -> None:
     run(main)
 
 
+def test_seek_leaves_all_that_lies_behind_in_the_buffer() -> None:
+    """Several polls of another partition, before and after what the seek throws away."""
+
+    async def main() -> None:
+        it = broker(3, 2)
+        async with consuming(it) as consumer, consumer.stream("t") as stream:
+            before = await take(stream, 1)
+            for _ in range(2):
+                for tp in (T0, T1):
+                    it.produce_many("t", [b"more"] * 3, partition=tp.partition)
+                await trio.sleep(5)
+            assert stream.buffered == 17
+            await consumer.seek(T1, 8)
+            messages = before + await take(stream)
+            assert offsets(messages, T0) == list(range(9))
+            assert offsets(messages, T1)[-1:] == [8]
+        assert (committed(it, T0), committed(it, T1)) == (9, 9)
+
+    run(main)
+
+
 def test_observer_is_moved_to_the_very_beginning() -> None:
     """Offset 0 comes again, too."""
 

@@ -14,7 +14,7 @@ import threading
 import pytest
 import trio
 import trio.lowlevel
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_consumer import (
     TP,
@@ -24,6 +24,7 @@ from trio_consumer import (
     RoundRobin,
     Stream,
 )
+from trio_consumer._runtime.stream import PACE
 
 from .support import T0, broker, committed, consuming, offsets, run, take
 
@@ -467,14 +468,17 @@ def test_loop_that_never_awaits_can_be_cancelled_and_starves_nobody() -> None:
     run(main)
 
 
+class Steps(trio.abc.Instrument):
+    """Counts the steps of the main task."""
+
+    made = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.made += "main" in task.name
+
+
 def test_busy_loop_passes_a_checkpoint_now_and_then_only() -> None:
     """The longer its body is quick, the more messages it takes between two of them."""
-
-    class Steps(trio.abc.Instrument):
-        made = 0
-
-        def before_task_step(self, task: trio.lowlevel.Task) -> None:
-            self.made += "main" in task.name
 
     async def main() -> None:
         it = broker(10_000)
@@ -489,6 +493,37 @@ def test_busy_loop_passes_a_checkpoint_now_and_then_only() -> None:
                 if message.offset == 9_999:
                     break
             assert steps.made - before < 100
+
+    steps = Steps()
+    run(main, instruments=(steps,))
+
+
+def test_loop_that_becomes_slower_takes_fewer_messages_between_checkpoints() -> None:
+    """In proportion to the time that the last ones took."""
+
+    async def main() -> None:
+        it = broker(10_000)
+        clock = trio.lowlevel.current_clock()
+        assert isinstance(clock, MockClock)
+        stretches = [0]
+        options = {"max_poll_records": 10_000}
+        async with (
+            consuming(it, client_options=options, scheduler=RoundRobin(10_000)) as consumer,
+            consumer.stream("t", max_buffered=20_000) as stream,
+        ):
+            await trio.sleep(100)
+            before = steps.made
+            async for message in stream:
+                if steps.made > before:
+                    before = steps.made
+                    if stretches[-1] == 1024:
+                        clock.jump(2 * PACE)
+                    stretches.append(0)
+                stretches[-1] += 1
+                if message.offset == 5_500:
+                    break
+            # The last one was left in the middle.
+            assert stretches[-4:-1] == [1024, 2048, pytest.approx(1024, abs=1)]
 
     steps = Steps()
     run(main, instruments=(steps,))
