@@ -18,6 +18,8 @@ from .undecorate import undecorate
 ROOT = Path(__file__).resolve().parent.parent
 TREES = ROOT / ".cache" / "mutants"
 PACKAGE = "trio_consumer"
+DESIGN = "DESIGN.md"
+"""A test of the core holds its diagrams to the code."""
 
 
 class Group(NamedTuple):
@@ -53,7 +55,7 @@ CONFIGURATION = """
 [tool.mutmut]
 source_paths = ["{package}"]
 only_mutate = [{modules}]
-also_copy = ["mutation"]
+also_copy = ["mutation", "{design}"]
 pytest_add_cli_args = [{options}]
 pytest_add_cli_args_test_selection = ["{tests}"]
 use_git_change_detection = false
@@ -148,11 +150,13 @@ def _prepare(group: str) -> None:
         wanted[name] = undecorate(wanted[name])
     configuration = CONFIGURATION.format(
         package=PACKAGE,
+        design=DESIGN,
         tests=tests,
         modules=", ".join(f'"{name.as_posix()}"' for name in mutated),
         options=", ".join(f'"{option}"' for option in OPTIONS),
     )
     pyproject = Path("pyproject.toml")
+    wanted[Path(DESIGN)] = (ROOT / DESIGN).read_text("utf-8")
     wanted[pyproject] = (ROOT / pyproject).read_text("utf-8") + configuration
     for name, text in wanted.items():
         path = tree / name
