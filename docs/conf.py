@@ -1,20 +1,19 @@
 """How the documentation is built: ``nox -s docs``, from the root of the repository.
 
-The pages are those that one reads in the repository, with the same links; the first one is
-the README.
+The pages are those that one reads in the repository, with the same links.
 """
 
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
-from pygments.lexers.special import TextLexer
 from sphinx.application import Sphinx
 
 from trio_consumer import __version__
 
-ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(Path(__file__).parent))
 
 project = "trio_consumer"
 release = __version__
@@ -24,13 +23,29 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinxcontrib_trio",
+    "sphinx_copybutton",
+    "diagrams",
 ]
 root_doc = "docs/index"
-include_patterns = ["docs/*.md", "DESIGN.md", "CHANGELOG.md", "CONTRIBUTING.md"]
-html_theme = "alabaster"
+include_patterns = ["docs/**.md", "README.md", "DESIGN.md", "CHANGELOG.md", "CONTRIBUTING.md"]
+# Blocks without a language are drawings and lists of files.
+highlight_language = "text"
+
+html_theme = "furo"
+html_title = f"trio_consumer {release}"
+html_short_title = "trio_consumer"
 html_show_copyright = False
+html_show_sphinx = False
+html_copy_source = False
+html_static_path = ["static"]
+html_css_files = ["site.css"]
+# Commands are copied without their prompt.
+copybutton_prompt_text = r"\$ "
+copybutton_prompt_is_regexp = True
+copybutton_only_copy_prompt_lines = False
 
 myst_heading_anchors = 3
+myst_fence_as_directive = ["mermaid"]
 
 autodoc_member_order = "bysource"
 # What a class is made with is told by its docstring; most are made by the library alone.
@@ -49,15 +64,27 @@ nitpick_ignore_regex = [
 ]
 
 
-def readme_first(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Put the README before the table of contents, with its links seen from docs/."""
+def keep_places(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Take out of the navigation the places that are kept (by a ``*``) for pages to come."""
     if docname == root_doc:
-        readme = (ROOT / "README.md").read_text(encoding="utf-8")
-        source[0] = re.sub(r"\]\((?!\w+:|#)", "](../", readme) + source[0]
+        folder = Path(__file__).parent
+
+        def place(match: re.Match[str]) -> str:
+            return match[0] if any(folder.glob(f"{match[1]}.md")) else ""
+
+        source[0] = re.sub(r"^([a-z-]+\*)\n", place, source[0], flags=re.MULTILINE)
+
+
+def lead_to_front_page(app: Sphinx, failure: Exception | None) -> None:
+    """Let the folder itself open the front page, which lies below docs/ as its source does."""
+    if failure is None:
+        page = f"{root_doc}.html"
+        text = f'<!doctype html><meta http-equiv="refresh" content="0; url={page}">'
+        text += f'<link rel="canonical" href="{page}"><a href="{page}">{project}</a>\n'
+        Path(app.outdir, "index.html").write_text(text, encoding="utf-8")
 
 
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
-    app.connect("source-read", readme_first)
-    # Where the repository is read, diagrams are drawn; here they are text.
-    app.add_lexer("mermaid", TextLexer)
+    app.connect("source-read", keep_places)
+    app.connect("build-finished", lead_to_front_page)

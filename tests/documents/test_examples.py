@@ -28,9 +28,12 @@ def play(block: Block, source: str, folder: Path, *, virtual: bool) -> str:
             (folder / before.argument).write_text(before.source, encoding="utf-8")
     (folder / "program.py").write_text(source, encoding="utf-8")
     command = [sys.executable, *([str(PLAYER)] if virtual else []), "program.py"]
-    done = subprocess.run(
-        command, cwd=folder, capture_output=True, encoding="utf-8", timeout=PATIENCE
-    )
+    try:
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, encoding="utf-8", timeout=PATIENCE
+        )
+    except subprocess.TimeoutExpired as error:
+        pytest.fail(f"{block} did not end: {error.stdout!r} {error.stderr!r}")
     if done.returncode == 0:
         return done.stdout
     assert block.printed, done.stderr
