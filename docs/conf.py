@@ -50,6 +50,8 @@ myst_fence_as_directive = ["mermaid"]
 autodoc_member_order = "bysource"
 # What a class is made with is told by its docstring; most are made by the library alone.
 autodoc_class_signature = "separated"
+# A parameter a line, where they would not fit into one.
+python_maximum_signature_line_length = 80
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 napoleon_custom_sections = [("Raises on a clean exit", "params_style")]
@@ -75,6 +77,22 @@ def keep_places(app: Sphinx, docname: str, source: list[str]) -> None:
         source[0] = re.sub(r"^([a-z-]+\*)\n", place, source[0], flags=re.MULTILINE)
 
 
+def show_code(
+    app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
+) -> None:
+    """Show as code what is indented in the text of a docstring, as an editor does."""
+    shown: list[str] = []
+    in_text = True
+    for line in lines:
+        in_text = in_text and re.fullmatch(r"[A-Z][\w ]*:", line) is None
+        before = [each for each in shown if each][-1:]
+        starts = shown and not shown[-1] and line.startswith("    ") and before[0][:1] != " "
+        if in_text and starts and not before[0].endswith("::"):
+            shown += [".. code-block:: python", ""]
+        shown.append(line)
+    lines[:] = shown
+
+
 def lead_to_front_page(app: Sphinx, failure: Exception | None) -> None:
     """Let the folder itself open the front page, which lies below docs/ as its source does."""
     if failure is None:
@@ -87,4 +105,6 @@ def lead_to_front_page(app: Sphinx, failure: Exception | None) -> None:
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
     app.connect("source-read", keep_places)
+    # Before Napoleon, which takes the sections apart.
+    app.connect("autodoc-process-docstring", show_code, priority=100)
     app.connect("build-finished", lead_to_front_page)
