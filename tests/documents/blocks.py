@@ -12,6 +12,8 @@ line before it, which no reader sees:
 - ``<!-- file: app.py -->``: no program, but a module that the later programs of the page import.
 - ``<!-- fragment -->``: a part of a program; it is compiled.
 - ``<!-- tested by tests/runtime/test_x.py -->``: that test takes it out of the page and runs it.
+  ``<!-- page tested by tests/runtime/test_x.py -->`` anywhere says so of each block of the page
+  that has no comment of its own.
 """
 
 from __future__ import annotations
@@ -75,6 +77,8 @@ def blocks_of(page: str) -> Iterator[Block]:
     """The blocks of Python of a page."""
     text = (ROOT / page).read_text(encoding="utf-8")
     found = list(_FENCE.finditer(text))
+    whole = re.search(r"<!-- page (tested by .*?) -->\n", text)
+    default = whole[1] if whole else "program"
     for match, following in zip_longest(found, found[1:]):
         if match["language"] != "python":
             continue
@@ -83,8 +87,8 @@ def blocks_of(page: str) -> Iterator[Block]:
             between = text[match.end() : following.start()]
             if not re.search(r"^#", between, re.M):
                 printed = following["body"]
-        mark = re.search(r"<!-- (.*?) -->\n\Z", text[: match.start()])
-        name, _, argument = (mark[1] if mark else "program").partition(": ")
+        mark = re.search(r"<!-- (?!page )(.*?) -->\n\Z", text[: match.start()])
+        name, _, argument = (mark[1] if mark else default).partition(": ")
         if name.startswith("tested by "):
             name, argument = "tested by", name.removeprefix("tested by ")
         line = text.count("\n", 0, match.start()) + 1
