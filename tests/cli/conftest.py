@@ -11,6 +11,8 @@ import pytest
 
 from trio_consumer.testing import MemoryBroker
 
+from . import clusters
+from .clusters import Asked
 from .support import HANDLERS, App
 
 _serial = itertools.count(1)
@@ -26,3 +28,9 @@ def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> App:
     importlib.invalidate_caches()
     MemoryBroker.forget(name)
     return App(name, tmp_path)
+
+
+@pytest.fixture
+def billing(monkeypatch: pytest.MonkeyPatch) -> Asked:
+    """Commands that look at a cluster whose answers are written down."""
+    return clusters.billing(monkeypatch)

@@ -2,7 +2,8 @@
 
 ``demo`` shows what the library promises, on a broker inside the process or on a
 real one; ``run`` calls a user's async function with each message.  Both use the
-public names of the library alone.
+public names of the library alone.  ``lag`` and ``inspect`` look at any group of a
+cluster, through the admin client of kafka-python.
 """
 
 from __future__ import annotations
@@ -12,13 +13,23 @@ import click
 from .. import __version__
 from .demo import demo
 from .errors import OneLineGroup
+from .inspecting import inspect
+from .lag import lag
 from .run import run
 
 __all__ = ["main"]
 
 
+class Commands(OneLineGroup):
+    """The commands, in the order in which one meets them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Their names."""
+        return list(self.commands)
+
+
 @click.group(
-    cls=OneLineGroup,
+    cls=Commands,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
 )
@@ -37,10 +48,24 @@ def main(ctx: click.Context) -> None:
     \b
         trio-consumer run app:charge --url kafka://localhost:9092 \\
             --group billing --topic orders --concurrency 8
+
+    Look at any group, and at the cluster:
+
+    \b
+        trio-consumer lag --url kafka://localhost:9092 --group billing
+        trio-consumer inspect --url kafka://localhost:9092
+
+    \b
+    Exit codes:
+        0    done, or stopped by one signal
+        1    something failed; one line on stderr says what, and what to do
+        2    the command line has to be mended
+        3    the lag is above --fail-above
+        130  interrupted by Ctrl-C (run: by the second; 143 by SIGTERM)
     """  # noqa: D301 - click wants the character
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
 
 
-main.add_command(demo)
-main.add_command(run)
+for _command in (demo, run, lag, inspect):
+    main.add_command(_command)

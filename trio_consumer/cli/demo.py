@@ -275,7 +275,7 @@ class Demonstration:
         self._view.rows(rows, f"processed {progress}")
 
 
-@click.command()
+@click.command(short_help="Watch a consumer lose nothing.")
 @click.option(
     "--kafka",
     metavar="HOST:PORT",

@@ -1,15 +1,27 @@
-"""Values of ``-o name=value``: options of the client, under its own names."""
+"""Options that several commands have, and values of ``-o name=value``."""
 
 from __future__ import annotations
 
 import math
 import re
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
 
-__all__ = ["Seconds", "Value", "client_options", "parse_value"]
+__all__ = [
+    "Seconds",
+    "Value",
+    "client_options",
+    "client_options_option",
+    "json_option",
+    "named",
+    "parse_value",
+    "timeout_option",
+    "url_option",
+]
 
+F = TypeVar("F", bound=Callable[..., Any])
 Value = bool | int | float | str
 
 _INTEGER = re.compile(r"[+-]?\d+")
@@ -68,14 +80,61 @@ def client_options(
         click.BadParameter: Something else, or a name that comes twice.
     """
     found: dict[str, Value] = {}
-    for pair in pairs:
+    for index, pair in enumerate(pairs, 1):
         name, separator, text = pair.partition("=")
         name = name.strip()
         if not separator or not name:
+            # Not what it is: it may be the second half of a password with a space in it.
             raise click.BadParameter(
-                f"{pair!r} is not name=value, as in -o session_timeout_ms=30000", ctx, param
+                f"number {index} is not name=value, as in -o session_timeout_ms=30000", ctx, param
             )
         if name in found:
             raise click.BadParameter(f"{name} is given twice, give it once", ctx, param)
         found[name] = parse_value(text)
     return found
+
+
+def named(ctx: click.Context, param: click.Parameter, value: str | tuple[str, ...]) -> Any:
+    """Refuse empty names; a callback of click."""
+    if not all([value] if isinstance(value, str) else value):
+        raise click.BadParameter("a name must not be empty", ctx, param)
+    return value
+
+
+def url_option(help: str) -> Callable[[F], F]:
+    """Add ``--url``, which may stand in the environment."""
+    return click.option(
+        "--url", required=True, envvar="TRIO_CONSUMER_URL", show_envvar=True, help=help
+    )
+
+
+def client_options_option(command: F) -> F:
+    """Add ``-o``, which may stand in the environment: there passwords are safer."""
+    return click.option(
+        "-o",
+        "options",
+        metavar="NAME=VALUE",
+        multiple=True,
+        envvar="TRIO_CONSUMER_OPTIONS",
+        show_envvar=True,
+        callback=client_options,
+        help="An option of the Kafka client under its own name, such as"
+        " security_protocol=SASL_SSL; may be repeated. Numbers, true and false are read as such;"
+        " quotes within the value make it a text. In the environment, where 'ps' does not show"
+        " passwords, spaces separate options.",
+    )(command)
+
+
+def json_option(what: str) -> Callable[[F], F]:
+    """Add ``--json``."""
+    return click.option("--json", "as_json", is_flag=True, show_default=False, help=what)
+
+
+def timeout_option(command: F) -> F:
+    """Add ``--timeout`` of the commands that ask a cluster."""
+    return click.option(
+        "--timeout",
+        type=Seconds(),
+        default=10.0,
+        help="Seconds to wait for a first broker, and then for all answers.",
+    )(command)

@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Literal
+from typing import Literal
 
 import click
 import trio
@@ -19,30 +19,19 @@ from . import runner as runner_module
 from .errors import Failure, reporting, traceback_option
 from .loading import load_handler
 from .logs import logging_to
-from .options import Seconds, Value, client_options
+from .options import Seconds, Value, client_options_option, named, url_option
 from .runner import HandlerFailure, Job, Progress, Runner
 
 __all__ = ["run"]
 
 
-def _named(ctx: click.Context, param: click.Parameter, value: str | tuple[str, ...]) -> Any:
-    """Refuse empty names; a callback of click."""
-    if not all([value] if isinstance(value, str) else value):
-        raise click.BadParameter("a name must not be empty", ctx, param)
-    return value
-
-
 @click.command()
 @click.argument("handler", metavar="MODULE:FUNCTION")
-@click.option(
-    "--url",
-    required=True,
-    help="kafka://host:port,host:port, confluent:// for librdkafka, or memory://name.",
-)
+@url_option("kafka://host:port,host:port, confluent:// for librdkafka, or memory://name.")
 @click.option(
     "--group",
     required=True,
-    callback=_named,
+    callback=named,
     help="The consumer group to join and to commit for.",
 )
 @click.option(
@@ -50,7 +39,7 @@ def _named(ctx: click.Context, param: click.Parameter, value: str | tuple[str, .
     "topics",
     required=True,
     multiple=True,
-    callback=_named,
+    callback=named,
     help="What to consume; may be repeated.",
 )
 @click.option(
@@ -71,15 +60,7 @@ def _named(ctx: click.Context, param: click.Parameter, value: str | tuple[str, .
     show_default=False,
     help="Hand out so many messages, finish and commit them, and end.",
 )
-@click.option(
-    "-o",
-    "options",
-    metavar="NAME=VALUE",
-    multiple=True,
-    callback=client_options,
-    help="An option of the Kafka client under its own name, such as session_timeout_ms=30000."
-    " Numbers, true and false are read as such; quotes within the value make it a text.",
-)
+@client_options_option
 @click.option(
     "--commit-interval",
     type=Seconds(),

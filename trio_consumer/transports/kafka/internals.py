@@ -30,6 +30,7 @@ from ..._types import OffsetAndMetadata, TopicPartition
 
 __all__ = [
     "PoisonRecord",
+    "ask_coordinator",
     "beginning",
     "bootstrap",
     "call_in_io_thread",
@@ -624,3 +625,18 @@ def uncompressed(batch: Any) -> tuple[bytes, int]:
     """The bytes of a record batch, and where its first record begins in them."""
     batch._maybe_uncompress()
     return bytes(batch._buffer), batch._pos
+
+
+def ask_coordinator(admin: Any, group: str, request: Any) -> Any:
+    """Send a request to the coordinator of a group and wait for the answer; blocks.
+
+    The admin client has no request for groups of the newer protocol (KIP-848), and
+    decodes what members of every kind of group say as if they were consumers (3.0.12).
+    """
+    manager = admin._manager
+
+    async def ask() -> Any:
+        (node,) = (await admin._find_coordinator_ids([group])).values()
+        return await manager.send(request, node_id=node)
+
+    return manager.run(ask)
