@@ -11,6 +11,7 @@ from __future__ import annotations
 import click
 
 from .. import __version__
+from .completion import completion
 from .demo import demo
 from .errors import OneLineGroup
 from .inspecting import inspect
@@ -67,5 +68,5 @@ def main(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for _command in (demo, run, lag, inspect):
+for _command in (demo, run, lag, inspect, completion):
     main.add_command(_command)
