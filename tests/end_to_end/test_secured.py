@@ -22,6 +22,7 @@ from kafka.admin import ScramMechanism, UserScramCredentialUpsertion
 
 from trio_consumer import AuthenticationError, Message, open_consumer
 
+from ..cli.support import assert_one_line, call
 from ..kafka.cluster import Cluster
 from ..kafka.produce import produce_numbered
 from ..kafka.properties import HOST
@@ -183,3 +184,21 @@ def test_transaction_goes_through_tls(secured: Secured) -> None:
 
     trio.run(main)
     assert sum(secured.cluster.end_offsets(copy).values()) >= 500
+
+
+@pytest.mark.parametrize("password", [PASSWORD, "wrong-hush"])
+def test_command_line_asks_with_a_password(secured: Secured, password: str) -> None:
+    """The options of ``run`` are those of ``lag``; a wrong password is one line without it."""
+    name, group = topic_of(secured, 10), f"secured-{next(_serial)}"
+    secured.cluster.commit_for(group, name, 0, 2)
+    options = client_options("kafka", secured.authority, password)
+    result = call(
+        *("lag", "--group", group, "--url", f"kafka://{secured.address}", "--timeout", "5"),
+        *(part for option in options.items() for part in ("-o", "=".join(option))),
+    )
+    if password == PASSWORD:
+        assert result.exit_code == 0, result.output
+        assert f"{group}: Empty, 0 members; lag 3 over 1 partition" in result.stdout
+    else:
+        assert_one_line(result, 1, r".* refused the connection: (?i:.*authentication).*check")
+        assert password not in result.output

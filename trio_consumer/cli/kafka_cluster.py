@@ -145,7 +145,10 @@ class KafkaCluster:
         attempt = f"read the offsets of the group {group!r}"
         found = await self._ask(attempt, self._admin.list_group_offsets, group)
         return {
-            TopicPartition(*tp): OffsetAndMetadata(at.offset, at.metadata or "", at.leader_epoch)
+            # confluent-kafka commits the NUL at the end of a text of C, too.
+            TopicPartition(*tp): OffsetAndMetadata(
+                at.offset, (at.metadata or "").rstrip("\0"), at.leader_epoch
+            )
             for tp, at in found[group].items()
             if at.offset >= 0
         }
