@@ -61,6 +61,10 @@ async def slow(message):
     print("ends", message.offset, flush=True)
 
 
+async def short(message):
+    await trio.sleep(0.3)
+
+
 async def endless(message):
     print("begins", message.offset, flush=True)
     await trio.sleep_forever()

@@ -5,21 +5,31 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal
 
 import click
+import msgspec
 import trio
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
 from . import runner as runner_module
-from .errors import Failure, reporting, traceback_option
+from .errors import Failure, UsageFailure, reporting, traceback_option
+from .live import showing
 from .loading import load_handler
 from .logs import logging_to
-from .options import Seconds, Value, client_options_option, named, url_option
+from .options import (
+    Seconds,
+    Value,
+    client_options_option,
+    json_option,
+    named,
+    url_option,
+)
 from .runner import HandlerFailure, Job, Progress, Runner
 
 __all__ = ["run"]
@@ -79,6 +89,14 @@ __all__ = ["run"]
     default=10.0,
     help="Seconds to wait for a broker.",
 )
+@click.option(
+    "--live",
+    is_flag=True,
+    show_default=False,
+    help="Show each partition, what holds its commit back and who has it; without a terminal a"
+    " line every five seconds.",
+)
+@json_option("Print the summary as one line of JSON on stderr, and no progress.")
 @click.option("-q", "--quiet", is_flag=True, show_default=False, help="No progress, no summary.")
 @click.option("-v", "--verbose", is_flag=True, show_default=False, help="Show the client's log.")
 @traceback_option
@@ -94,6 +112,8 @@ def run(
     commit_interval: float,
     auto_offset_reset: str,
     connect_timeout: float,
+    live: bool,
+    as_json: bool,
     quiet: bool,
     verbose: bool,
     show_traceback: bool,
@@ -119,8 +139,16 @@ def run(
     code is 128 and the number of the signal.
 
     Progress and summary go to stderr; stdout is the handler's.
+
+    See what each partition is doing, and what holds its commit back:
+
+    \b
+        trio-consumer run app:charge --url kafka://localhost:9092 \\
+            --group billing --topic orders --live
     """  # noqa: D301 - click wants the character
     with reporting(show_traceback):
+        if live and (quiet or as_json):
+            raise UsageFailure("--live shows what --quiet and --json leave out: give one of them")
         job = Job(
             handler=load_handler(handler),
             url=url,
@@ -137,14 +165,21 @@ def run(
             },
         )
         console = Console(stderr=True, highlight=False)
-        with logging_to(console, verbose=verbose), _progress(console, quiet=quiet) as show:
+        progress: AbstractContextManager[Callable[[Progress], None] | None]
+        if live:
+            progress = showing(console, group, redirect_stdout=sys.stdout.isatty())
+        else:
+            progress = _progress(console, quiet=quiet or as_json)
+        with logging_to(console, verbose=verbose), progress as show:
             runner = Runner(job, show)
             lost: BaseException | None = None
             try:
                 trio.run(runner.run)
             except BaseException as exc:
                 lost = exc
-        if not quiet and (runner.progress.handed_out or lost is None):
+        if as_json:
+            click.echo(msgspec.json.encode(summary(runner)), err=True)
+        elif not quiet and (runner.progress.handed_out or lost is None):
             _print_summary(console, runner)
         _end(console, runner, lost)
 
@@ -175,6 +210,79 @@ def _line(progress: Progress) -> Text:
         style="dim",
         no_wrap=True,
         overflow="ellipsis",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class CommittedOffset:
+    """The last offset that the broker has confirmed for a partition."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerError:
+    """A handler that raised, and at which message."""
+
+    topic: str
+    partition: int
+    offset: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """How a run ended; what ``--json`` prints.
+
+    Attributes:
+        handed_out: Messages given to handlers.
+        returned: Handlers that returned.
+        unfinished: Messages that handlers had in hand at the end: they come again.
+        seconds: How long the run took.
+        stopped_by: The signal that ended it, None if none did.
+        cancelled: Whether a second signal cut handlers off.
+        committed_all: Whether all that was finished is committed.
+        committed: Where each partition is.
+        failures: What handlers raised, in the order of time.
+    """
+
+    handed_out: int
+    returned: int
+    unfinished: int
+    seconds: float
+    stopped_by: str | None
+    cancelled: bool
+    committed_all: bool
+    committed: tuple[CommittedOffset, ...]
+    failures: tuple[HandlerError, ...]
+
+
+def summary(runner: Runner) -> Summary:
+    """The summary of a run that has ended."""
+    progress = runner.progress
+    return Summary(
+        handed_out=progress.handed_out,
+        returned=progress.returned,
+        unfinished=progress.in_hand,
+        seconds=round(progress.elapsed, 3),
+        stopped_by=None if runner.stopped_by is None else runner.stopped_by.name,
+        cancelled=runner.cancelled_by is not None,
+        committed_all=runner.committed_all,
+        committed=tuple(
+            CommittedOffset(tp.topic, tp.partition, offset)
+            for tp, offset in sorted(progress.committed.items())
+        ),
+        failures=tuple(
+            HandlerError(
+                each.tp.topic,
+                each.tp.partition,
+                each.offset,
+                f"{type(each.error).__name__}: {each.error}",
+            )
+            for each in runner.failures
+        ),
     )
 
 

@@ -17,7 +17,14 @@ from typing import Any, Literal
 
 import trio
 
-from .. import Consumer, Message, Stream, TopicPartition, open_consumer
+from .. import (
+    Consumer,
+    ConsumerStatistics,
+    Message,
+    Stream,
+    TopicPartition,
+    open_consumer,
+)
 from .loading import Handler
 
 __all__ = ["HandlerFailure", "Job", "Progress", "Runner"]
@@ -82,6 +89,7 @@ class Progress:
         committed: What the broker confirmed, by partition.
         rate: Handlers that returned, a second, over the last seconds.
         elapsed: Seconds since the start.
+        statistics: What the consumer tells of itself, None before it is opened.
     """
 
     handed_out: int
@@ -92,6 +100,7 @@ class Progress:
     committed: dict[TopicPartition, int]
     rate: float
     elapsed: float
+    statistics: ConsumerStatistics | None = None
 
 
 class Runner:
@@ -181,8 +190,9 @@ class Runner:
             if self._show is not None:
                 watcher.start_soon(self._keep_showing, self._show)
             async with trio.open_nursery() as workers:
-                for _ in range(self._job.concurrency):
-                    workers.start_soon(self._work, stream)
+                for number in range(1, self._job.concurrency + 1):
+                    # The name by which the statistics tell who has a message.
+                    workers.start_soon(self._work, stream, name=f"worker-{number}")
             watcher.cancel_scope.cancel()
 
     async def _work(self, stream: Stream) -> None:
@@ -249,4 +259,5 @@ class Runner:
             },
             rate=(self._returned - before) / (now - then) if now > then else 0.0,
             elapsed=now - self._began,
+            statistics=statistics,
         )
