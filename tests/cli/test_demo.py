@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from functools import partial
 
 import pytest
@@ -85,6 +86,26 @@ def test_demo_exits_with_1_if_the_check_fails(monkeypatch: pytest.MonkeyPatch) -
     result = invoke("demo", "--messages", "40", "--seconds", "0.1")
     assert "FAILED" in result.stdout
     assert_one_line(result, 1, "the check failed: .* report this")
+    result = invoke("demo", "--messages", "40", "--seconds", "0.1", "--json")
+    assert_one_line(result, 1, "the check failed: .* report this")
+    found = json.loads(result.stdout)
+    assert found["passed"] is False
+    assert found["complaints"]
+
+
+def test_demo_prints_its_verdict_as_json() -> None:
+    """One document and nothing else."""
+    done = call("demo", "--json", "--messages", "60", "--seconds", "0.2", "--partitions", "2")
+    assert (done.exit_code, done.stderr) == (0, ""), done.output
+    found = json.loads(done.stdout)
+    assert (found["passed"], found["complaints"], found["too_high"]) == (True, [], 0)
+    assert found["messages"] == 60
+    assert [(each["stream"], each["processed"]) for each in found["streams"]] == [
+        ("charge", 60),
+        ("audit", 60),
+    ]
+    assert sum(each["end"] for each in found["partitions"]) == 60
+    assert all(each["end"] == each["committed"] for each in found["partitions"])
 
 
 @pytest.mark.parametrize("address", ["nowhere.invalid", "127.0.0.1:1", "kafka://127.0.0.1:1"])

@@ -18,9 +18,10 @@ from rich.console import Console
 from .. import Consumer, Stream, open_consumer
 from .brokers import DemoBroker, KafkaDemoBroker, MemoryDemoBroker
 from .errors import Failure, reporting, traceback_option
-from .journal import Journal, Place, Sighting, Verdict, judge
+from .journal import Journal, Place, Sighting, StreamVerdict, Verdict, judge
 from .logs import logging_to
-from .options import Seconds
+from .options import Seconds, json_option
+from .output import print_json
 from .view import PartitionRow, View
 
 __all__ = ["Demonstration", "Plan", "demo"]
@@ -275,6 +276,54 @@ class Demonstration:
         self._view.rows(rows, f"processed {progress}")
 
 
+@dataclass(frozen=True, slots=True)
+class PartitionResult:
+    """Where a partition ends, and what the group has committed at the end."""
+
+    partition: int
+    end: int
+    committed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The verdict, as ``--json`` prints it.
+
+    Attributes:
+        passed: Whether nothing is wrong.
+        complaints: What is wrong, in words.
+        messages: How many were produced.
+        looks: How often committed offsets were compared with the journal.
+        too_high: How many of them lay beyond an unprocessed message.
+        streams: What each stream processed, lost and got again.
+        partitions: Each partition at the end.
+    """
+
+    passed: bool
+    complaints: tuple[str, ...]
+    messages: int
+    looks: int
+    too_high: int
+    streams: tuple[StreamVerdict, ...]
+    partitions: tuple[PartitionResult, ...]
+
+
+def result(verdict: Verdict) -> Result:
+    """Put a verdict into the shape of ``--json``."""
+    return Result(
+        passed=not verdict.complaints,
+        complaints=tuple(verdict.complaints),
+        messages=verdict.messages,
+        looks=verdict.looks,
+        too_high=len(verdict.too_high),
+        streams=verdict.streams,
+        partitions=tuple(
+            PartitionResult(partition, end, verdict.committed.get(partition, 0))
+            for partition, end in sorted(verdict.ends.items())
+        ),
+    )
+
+
 @click.command(short_help="Watch a consumer lose nothing.")
 @click.option(
     "--kafka",
@@ -293,6 +342,7 @@ class Demonstration:
 @click.option(
     "--no-live", is_flag=True, show_default=False, help="Plain lines, also on a terminal."
 )
+@json_option("Print nothing but the result of the check, as one JSON document.")
 @click.option("--keep", is_flag=True, show_default=False, help="Do not delete topic and group.")
 @click.option(
     "--connect-timeout",
@@ -308,6 +358,7 @@ def demo(
     seed: int,
     seconds: float,
     no_live: bool,
+    as_json: bool,
     keep: bool,
     connect_timeout: float,
     show_traceback: bool,
@@ -323,9 +374,10 @@ def demo(
         trio-consumer demo
         trio-consumer demo --seed 7 --partitions 6
         trio-consumer demo --kafka localhost:9092
+        trio-consumer demo --json --seconds 0.5
     """  # noqa: D301 - click wants the character
     with reporting(show_traceback):
-        console = Console(highlight=False)
+        console = Console(highlight=False, quiet=as_json)
         view = View(console, live=console.is_terminal and not no_live)
         topic = f"trio-consumer-demo-{secrets.token_hex(4)}"
         plan = Plan(messages, partitions, seed, seconds, topic if kafka is not None else "demo")
@@ -336,6 +388,8 @@ def demo(
             broker = KafkaDemoBroker(kafka, connect_timeout=connect_timeout)
         with logging_to(Console(stderr=True)):
             verdict = trio.run(partial(_present, plan, broker, view, keep=keep))
+        if as_json:
+            print_json(result(verdict))
         if verdict.complaints:
             raise Failure(
                 f"the check failed: {verdict.complaints[0]}; please report this together with"
