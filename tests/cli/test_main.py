@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 
 import pytest
 
@@ -49,3 +50,21 @@ def test_python_m_is_the_same_command() -> None:
     """`python -m trio_consumer`."""
     done = subprocess.run([*COMMAND, "--help"], capture_output=True, text=True, check=True)
     assert "python -m trio_consumer" in done.stdout
+
+
+def test_the_command_loads_no_kit_for_tests() -> None:
+    """Which takes as long as the rest, each time that a shell completes a word."""
+    program = "import sys, trio_consumer.cli; sys.exit('trio.testing' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("colours", [True, False])
+def test_colours_are_left_out_on_request(colours: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NO_COLOR, on what passes for a terminal."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    if not colours:
+        monkeypatch.setenv("NO_COLOR", "1")
+    result = invoke("lag", "--url", "memory://x", "--group", "g")
+    assert ("\x1b[1;31m" in result.stderr) is colours
+    assert "31m" not in result.stderr or colours

@@ -63,6 +63,18 @@ def test_demo(option: str, value: str) -> None:
     check(main, ["demo", option, value])
 
 
+@fuzzed(60)
+@given(
+    st.sampled_from(["lag", "inspect"]),
+    st.sampled_from(["--url", "--timeout", "-o"]),
+    nonsense | st.sampled_from(["memory://x", "confluent://a b", "kafka://:1", "foo://h"]),
+)
+@example("lag", "--timeout", "nan")
+def test_lag_and_inspect(command: str, option: str, value: str) -> None:
+    """Nobody is asked: the address cannot be one either."""
+    check(main, [command, "--group", "g", "--url", "kafka://h:port", option, value])
+
+
 @pytest.mark.parametrize("value", ["nan", "inf", "-1", "0", "x", ""])
 def test_simulation_minutes(value: str) -> None:
     """For so many minutes it would go on for ever."""

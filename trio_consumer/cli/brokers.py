@@ -11,15 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import trio
 
 from .. import TopicPartition
-from ..testing import MemoryBroker
 from ..transports import Transport
 from .errors import Failure, UsageFailure
 from .journal import Place
+
+if TYPE_CHECKING:
+    from ..testing import MemoryBroker
 
 __all__ = ["DemoBroker", "KafkaDemoBroker", "MemoryDemoBroker", "values"]
 
@@ -83,9 +85,12 @@ class MemoryDemoBroker:
     description = "a broker inside this process"
 
     def __init__(self, seed: int) -> None:
-        # A little, as on a real one: what is instant never shows a race.
+        # Here, for no other command needs it: it brings pytest, if that is installed.
+        from ..testing import MemoryBroker
+
         self.client_options: dict[str, Any] = {}
-        self.transport = MemoryBroker(seed=seed, latency=(0.0005, 0.003))
+        # A little, as on a real one: what is instant never shows a race.
+        self.transport: MemoryBroker = MemoryBroker(seed=seed, latency=(0.0005, 0.003))
 
     async def fill(self, topic: str, partitions: Sequence[int], count: int) -> dict[int, Place]:
         """As :meth:`DemoBroker.fill`; does not wait."""
