@@ -176,6 +176,7 @@ def test_what_cannot_be_looked_into_is_refused(url: str, match: str) -> None:
         (["-o", "nothing=1"], "kafka-python has no option 'nothing'"),
         (["-o", "group_id=x"], "client option 'group_id' cannot be set"),
         (["-o", "plain"], "Invalid value for '-o'"),
+        (["-o", "ssl_cafile=no.pem"], "client option 'ssl_cafile' is 'no.pem', which cannot be r"),
         (["--timeout", "0"], "Invalid value for '--timeout'"),
         (["--fail-above", "-1"], "Invalid value for '--fail-above'"),
         (["--group", ""], "Invalid value for '--group': a name must not be empty"),

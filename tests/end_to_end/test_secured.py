@@ -193,7 +193,7 @@ def test_command_line_asks_with_a_password(secured: Secured, password: str) -> N
     secured.cluster.commit_for(group, name, 0, 2)
     options = client_options("kafka", secured.authority, password)
     result = call(
-        *("lag", "--group", group, "--url", f"kafka://{secured.address}", "--timeout", "5"),
+        *("lag", "--group", group, "--url", f"kafka://{secured.address}", "--timeout", "600"),
         *(part for option in options.items() for part in ("-o", "=".join(option))),
     )
     if password == PASSWORD:

@@ -9,18 +9,28 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
+import outcome
 import trio
 from kafka import IsolationLevel, KafkaAdminClient, OffsetSpec, errors
 from kafka.net.compat import KafkaNetClient
 from kafka.protocol.admin import DescribeGroupsRequest
 from kafka.protocol.consumer.metadata import ConsumerProtocolAssignment
+from outcome import Outcome, Value
 
-from .. import AuthenticationError, BrokerUnavailableError, OffsetAndMetadata, TopicPartition
+from .. import (
+    AuthenticationError,
+    BrokerUnavailableError,
+    ConfigurationError,
+    OffsetAndMetadata,
+    TopicPartition,
+)
+from .._errors import shown, told
 from ..transports.addresses import check_brokers
 from ..transports.base import SessionSettings
 from ..transports.kafka import internals
 from ..transports.kafka.options import client_options
 from ..transports.kafka.translate import is_refusal, query_error
+from ..transports.kafka.transport import MISTAKES
 from .cluster import Broker, GroupDescription, ListedGroup, Member, Partition, PartitionOffsets
 from .consumer_groups import ConsumerGroupDescribeRequest
 
@@ -32,6 +42,10 @@ RETRY = 0.2
 """Seconds between two attempts at what a broker cannot do yet, such as finding the
 coordinator when its first group ever comes.  Arbitrary."""
 
+WATCH = 0.05
+"""Seconds between two looks whether a connection was refused.  Arbitrary."""
+
+FILES = ("ssl_cafile", "ssl_certfile", "ssl_keyfile", "ssl_crlfile")
 CLOSE_TIMEOUT = 2.0
 UNKNOWN_GROUP = errors.GroupIdNotFoundError.errno
 
@@ -60,6 +74,7 @@ async def open_kafka(
     # A consumer's, so that the same options do for all commands.
     checked = client_options(brokers, settings)
     known = {name: checked[name] for name in checked if name in KafkaAdminClient.DEFAULT_CONFIG}
+    _check_files(known)
     nets: list[Any] = []
     try:
         admin = await _open(known, brokers, timeout, nets)
@@ -67,6 +82,21 @@ async def open_kafka(
     finally:
         with trio.move_on_after(CLOSE_TIMEOUT, shield=True):
             await trio.to_thread.run_sync(_close_all, nets, abandon_on_cancel=True)
+
+
+def _check_files(options: Mapping[str, Any]) -> None:
+    """The client reads them with each connection, and names none that it misses."""
+    for name in FILES:
+        path = options.get(name)
+        if path is not None:
+            try:
+                with open(path, "rb"):
+                    pass
+            except OSError as exc:
+                raise ConfigurationError(
+                    f"client option {name!r} is {shown(path)}, which cannot be read:"
+                    f" {exc.strerror}; give the path of a PEM file"
+                ) from exc
 
 
 async def _open(options: dict[str, Any], brokers: str, timeout: float, nets: list[Any]) -> Any:
@@ -84,15 +114,36 @@ async def _open(options: dict[str, Any], brokers: str, timeout: float, nets: lis
     def connect() -> Any:
         return KafkaAdminClient(**options, kafka_client=remember)
 
+    def refused() -> BaseException | None:
+        return next(filter(is_refusal, refusals), None)
+
+    result: Outcome[Any] | None = None
+    async with trio.open_nursery() as nursery:
+
+        async def watch() -> None:
+            # The client tries a wrong password for as long as it may.
+            while refused() is None:  # noqa: ASYNC110 - a thread of the client's notes it
+                await trio.sleep(WATCH)
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(watch)
+        result = await trio.to_thread.run_sync(outcome.capture, connect, abandon_on_cancel=True)
+        nursery.cancel_scope.cancel()
+    refusal = refused()
+    if refusal is not None and not isinstance(result, Value):
+        raise AuthenticationError(
+            f"{brokers} refused the connection: {refusal}; check security_protocol, the sasl_*"
+            " and the ssl_* options (-o)"
+        ) from refusal
+    assert result is not None
     try:
-        return await trio.to_thread.run_sync(connect, abandon_on_cancel=True)
+        return result.unwrap()
+    except (errors.KafkaConfigurationError, *MISTAKES) as exc:
+        raise ConfigurationError(
+            f"kafka-python does not take these options ({', '.join(options)}): {told(exc)}; mend"
+            " what -o gives it"
+        ) from exc
     except (errors.KafkaError, RuntimeError, OSError, ValueError) as exc:
-        refusal = next(filter(is_refusal, refusals), None)
-        if refusal is not None:
-            raise AuthenticationError(
-                f"{brokers} refused the connection: {refusal}; check security_protocol, the sasl_*"
-                " and the ssl_* options (-o)"
-            ) from refusal
         reason = refusals[-1] if refusals else exc
         raise BrokerUnavailableError(
             f"no broker of {brokers} answered within {timeout:g} s ({reason}); check the address,"
