@@ -155,7 +155,6 @@ def test_an_unknown_topic_is_a_failure(billing: Asked) -> None:
     ("url", "match"),
     [
         ("memory://x", "'memory://x' is a broker inside of one process"),
-        ("confluent://h:1", ".*write kafka://h:1 for the same brokers"),
         ("confluent://bob:hush@h:1", ".*do not belong into the address"),
         ("foo://x", "unknown scheme 'foo'"),
         ("orders", "'orders' is not a URL: write"),
@@ -202,6 +201,30 @@ def test_address_and_options_may_stand_in_the_environment(
         "sasl_plain_password": "7",
         "ssl_cafile": "ca.pem",
     }
+
+
+def test_confluent_means_the_same_brokers(billing: Asked) -> None:
+    """What secures the connection is translated, the rest has no meaning here."""
+    options = {
+        "security.protocol": "sasl_ssl",
+        "sasl.mechanism": "PLAIN",
+        "sasl.username": "bob",
+        "sasl.password": "hush",
+        "ssl.ca.location": "ca.pem",
+        "session.timeout.ms": "9000",
+    }
+    pairs = [part for option in options.items() for part in ("-o", "=".join(option))]
+    url = ("--url", "confluent://fake:9092")
+    assert invoke(*LAG, *url, *pairs).exit_code == 0
+    assert billing.cluster.options == {
+        "security_protocol": "SASL_SSL",
+        "sasl_mechanism": "PLAIN",
+        "sasl_plain_username": "bob",
+        "sasl_plain_password": "hush",
+        "ssl_cafile": "ca.pem",
+    }
+    result = invoke(*LAG, *url, "-o", "ssl.keystore.location=x")
+    assert_one_line(result, 2, ".* no counterpart of 'ssl.keystore.location': write kafka://")
 
 
 # -- time ---------------------------------------------------------------------------

@@ -186,14 +186,15 @@ def test_transaction_goes_through_tls(secured: Secured) -> None:
     assert sum(secured.cluster.end_offsets(copy).values()) >= 500
 
 
+@pytest.mark.parametrize("scheme", ["kafka", "confluent"])
 @pytest.mark.parametrize("password", [PASSWORD, "wrong-hush"])
-def test_command_line_asks_with_a_password(secured: Secured, password: str) -> None:
+def test_command_line_asks_with_a_password(secured: Secured, scheme: str, password: str) -> None:
     """The options of ``run`` are those of ``lag``; a wrong password is one line without it."""
     name, group = topic_of(secured, 10), f"secured-{next(_serial)}"
     secured.cluster.commit_for(group, name, 0, 2)
-    options = client_options("kafka", secured.authority, password)
+    options = client_options(scheme, secured.authority, password)
     result = call(
-        *("lag", "--group", group, "--url", f"kafka://{secured.address}", "--timeout", "600"),
+        *("lag", "--group", group, "--url", f"{scheme}://{secured.address}", "--timeout", "600"),
         *(part for option in options.items() for part in ("-o", "=".join(option))),
     )
     if password == PASSWORD:

@@ -201,7 +201,7 @@ def _partition(partition: Partition, offsets: PartitionOffsets | None) -> Inspec
 
 
 @click.command(short_help="Look at brokers, groups and topics.")
-@url_option("kafka://host:port,host:port")
+@url_option("kafka://host:port,host:port, or confluent:// for the same.")
 @click.option(
     "--group",
     "groups",

@@ -178,7 +178,7 @@ async def ask(
 
 
 @click.command(short_help="Show how far a group is behind.")
-@url_option("kafka://host:port,host:port")
+@url_option("kafka://host:port,host:port, or confluent:// for the same.")
 @click.option("--group", required=True, callback=named, help="Any consumer group, of any client.")
 @click.option(
     "--topic",

@@ -14,7 +14,25 @@ from .cluster import Cluster
 from .errors import Failure, UsageFailure
 from .kafka_cluster import open_kafka
 
-__all__ = ["open_cluster"]
+__all__ = ["in_words_of_kafka_python", "open_cluster"]
+
+NAMES = {
+    "security.protocol": "security_protocol",
+    "sasl.mechanism": "sasl_mechanism",
+    "sasl.mechanisms": "sasl_mechanism",
+    "sasl.username": "sasl_plain_username",
+    "sasl.password": "sasl_plain_password",
+    "sasl.kerberos.service.name": "sasl_kerberos_service_name",
+    "ssl.ca.location": "ssl_cafile",
+    "ssl.certificate.location": "ssl_certfile",
+    "ssl.key.location": "ssl_keyfile",
+    "ssl.key.password": "ssl_password",
+    "ssl.crl.location": "ssl_crlfile",
+    "client.id": "client_id",
+}
+"""How a connection is secured, in the words of librdkafka and of kafka-python."""
+
+SECURING = ("security.", "sasl.", "ssl.", "enable.ssl.", "enable.sasl.", "https.")
 
 
 @asynccontextmanager
@@ -24,29 +42,27 @@ async def open_cluster(
     """Connect to what a URL names for the length of a block.
 
     Args:
-        url: ``kafka://host:port,host:port``.
-        options: Options of kafka-python under its own names.
+        url: ``kafka://host:port,host:port``; ``confluent://`` means the same
+            brokers, with options in the words of librdkafka.
+        options: What ``run`` takes for the same URL.
         timeout: Seconds for the connection, and again for the block.
 
     Raises:
-        UsageFailure: A scheme that cannot be looked into.
+        UsageFailure: A scheme, or an option, that is of no use here.
         Failure: The block took too long.
         ConsumerError: The cluster cannot be reached or refuses.
     """
     scheme, _, rest = url.partition("://")
+    address = rest.rstrip("/")
     if scheme == "memory":
         raise UsageFailure(
             f"{shown_url(url)} is a broker inside of one process, into which no other can look:"
             " call consumer.statistics() there, or broker.committed() of its MemoryBroker"
         )
-    address = rest.rstrip("/")
     if scheme == "confluent":
         check_brokers(address, scheme)
-        raise UsageFailure(
-            f"this command asks through kafka-python: write kafka://{address} for the same brokers,"
-            " and options (-o) under the names of kafka-python"
-        )
-    if scheme != "kafka":
+        options = in_words_of_kafka_python(options)
+    elif scheme != "kafka":
         resolve(url)  # says what is wrong with it
     async with open_kafka(address, options, timeout) as cluster:
         try:
@@ -59,3 +75,23 @@ async def open_cluster(
                 + "; check that each broker can be reached from here under the address that it"
                 " advertises, or wait longer with --timeout"
             ) from exc
+
+
+def in_words_of_kafka_python(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Translate what of librdkafka's options concerns a connection; the rest is of no use here.
+
+    Raises:
+        UsageFailure: An option that secures the connection has no counterpart: left
+            out, it would be missed.
+    """
+    found: dict[str, Any] = {}
+    for name, value in options.items():
+        if name in NAMES:
+            upper = name == "security.protocol" and isinstance(value, str)
+            found[NAMES[name]] = value.upper() if upper else value
+        elif name.startswith(SECURING):
+            raise UsageFailure(
+                f"this command asks through kafka-python, which has no counterpart of {name!r}:"
+                " write kafka:// for the same brokers, with its own options"
+            )
+    return found
