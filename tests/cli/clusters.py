@@ -39,7 +39,7 @@ class FakeCluster:
     ends: dict[TopicPartition, tuple[int, int]] = field(default_factory=dict)
     stable_ends: dict[TopicPartition, int] = field(default_factory=dict)
     leaderless: set[TopicPartition] = field(default_factory=set)
-    address: str = "fake:9092"
+    address: str = ""
     trouble: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     stuck: bool = False
@@ -48,7 +48,7 @@ class FakeCluster:
     async def open(
         self, address: str, options: Mapping[str, Any], timeout: float
     ) -> AsyncGenerator[FakeCluster, None]:
-        self.options = options
+        self.options, self.address = options, address
         yield self
 
     async def brokers(self) -> list[Broker]:

@@ -103,7 +103,7 @@ def test_picture_shows_what_holds_each_commit_back() -> None:
         "orders[3]: offset 0 unfinished for 99.0 s, in the buffer; 23 come again after a crash now",
         "orders[2]: offset 17 unfinished for 12.4 s, in hand of worker-2; 23 come again after a"
         " crash now",
-        "12 commits, the last 1.2s ago, 2 failed; 1 rebalances",
+        "12 commits, the last 1.2s ago, 2 failed; 1 rebalance",
         "stream orders (auto): 7 buffered, full",
     ]
 

@@ -24,7 +24,7 @@ from .options import (
     timeout_option,
     url_option,
 )
-from .output import TextTable, number, print_json
+from .output import TextTable, counted, number, print_json
 
 __all__ = ["Inspection", "inspect"]
 
@@ -322,7 +322,7 @@ def _show_group(group: InspectedGroup, console: Console) -> None:
 
 
 def _show_topic(topic: InspectedTopic, console: Console) -> None:
-    _heading(f"topic {topic.topic}: {topic.partition_count} partitions", console)
+    _heading(f"topic {topic.topic}: {counted(topic.partition_count, 'partition')}", console)
     table = TextTable("partition", ">leader", ">first", ">end", "replicas", "in sync")
     for each in topic.partitions or ():
         table.add(

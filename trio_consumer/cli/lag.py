@@ -23,7 +23,7 @@ from .options import (
     timeout_option,
     url_option,
 )
-from .output import TextTable, number, print_json
+from .output import TextTable, counted, number, print_json
 
 __all__ = ["GroupLag", "LagExceeded", "Owner", "PartitionLag", "lag", "lag_of"]
 
@@ -284,16 +284,12 @@ def _show(found: GroupLag, console: Console) -> None:
 def _summary(found: GroupLag) -> str:
     count = len(found.partitions) - found.without_commit
     text = (
-        f"{found.group}: {found.state}, {_count(found.members, 'member')}; lag {found.lag} over"
-        f" {_count(count, 'partition')}"
+        f"{found.group}: {found.state}, {counted(found.members, 'member')}; lag {found.lag} over"
+        f" {counted(count, 'partition')}"
     )
     if found.without_commit:
-        text += f"; {_count(found.without_commit, 'partition')} without a commit"
+        text += f"; {counted(found.without_commit, 'partition')} without a commit"
     return text
-
-
-def _count(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _check(found: GroupLag, most: int) -> None:

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .. import ConsumerStatistics, PartitionStatistics, TopicPartition
-from .output import number, printable
+from .output import counted, number, printable
 from .runner import Progress
 
 __all__ = ["line", "picture", "showing", "worst_first"]
@@ -230,8 +230,8 @@ def _below(statistics: ConsumerStatistics) -> list[Text]:
     ago = "" if since is None else f", the last {_duration(since)} ago"
     lines.append(
         _cut(
-            f"{statistics.commits} commits{ago}, {statistics.commit_failures} failed;"
-            f" {statistics.rebalances} rebalances"
+            f"{counted(statistics.commits, 'commit')}{ago}, {statistics.commit_failures} failed;"
+            f" {counted(statistics.rebalances, 'rebalance')}"
         )
     )
     for stream in statistics.streams:
@@ -253,7 +253,7 @@ def line(progress: Progress) -> str:
     text = (
         f"{_duration(progress.elapsed)}: {progress.returned} messages, {progress.rate:.0f}/s,"
         f" {statistics.unfinished} unfinished, lag {number(statistics.commit_lag)},"
-        f" {statistics.replay} again after a crash, {statistics.commits} commits,"
+        f" {statistics.replay} again after a crash, {counted(statistics.commits, 'commit')},"
         f" {statistics.commit_failures} failed"
     )
     held = statistics.what_holds_back()

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["TextTable", "number", "print_json", "printable"]
+__all__ = ["TextTable", "counted", "number", "print_json", "printable"]
 
 
 def print_json(document: object) -> None:
@@ -36,6 +36,15 @@ def number(value: int | None) -> str:
     ('0', '-')
     """
     return "-" if value is None else str(value)
+
+
+def counted(count: int, noun: str) -> str:
+    """A number of things.
+
+    >>> counted(1, "member"), counted(0, "member")
+    ('1 member', '0 members')
+    """
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 class TextTable:
