@@ -1,7 +1,7 @@
 """Mutants that change nothing that anybody could observe, each with the reason.
 
 A mutant is known by its function and by the lines that it takes away and puts in their place, without
-their indentation: mutmut's numbers change with each line above.  `tests/test_mutants.py` holds the
+their indentation: mutmut's numbers change with each line above.  `tests/mutation/` holds the
 list to the code and to docs/mutants.md.
 """
 
@@ -90,6 +90,33 @@ EQUIVALENTS: dict[str, list[Equivalent]] = {
             "conductor._offsets",
             "if last - first + 1 == len(records):",
             "if last - first + 2 == len(records):",
+        ),
+        Equivalent(
+            "ledger.Ledger._find_owed",
+            "for index in range(start, bisect_right(batch.offsets, offsets[-1])):",
+            "for index in range(bisect_right(batch.offsets, offsets[-1])):",
+        ),
+    ],
+    "How often finished batches are looked for while batches overlap: speed, and no more.": [
+        Equivalent(
+            "ledger.Ledger.__init__",
+            "self._settled = 0",
+            "self._settled = 1",
+        ),
+        Equivalent(
+            "ledger.Ledger._settle",
+            "self._settled += 1",
+            "self._settled += 2",
+        ),
+        Equivalent(
+            "ledger.Ledger._settle",
+            "if not self._scattered or 2 * self._settled >= len(self._batches):",
+            "if not self._scattered or 3 * self._settled >= len(self._batches):",
+        ),
+        Equivalent(
+            "ledger.Ledger._drop_finished",
+            "self._settled = 0",
+            "self._settled = 1",
         ),
     ],
     "An entry that somebody has abandoned is owed, so it is odd here and never equal to the bit.": [

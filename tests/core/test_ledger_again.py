@@ -182,7 +182,9 @@ def test_record_in_two_entries_is_counted_once(ledger: Ledger) -> None:
     batch = ledger.deliver([0, 1], A | B)
     batch.abandon(1, A, again=True)
     ledger.deliver([1], D)
+    # Enough that are over for the batches to be looked at.
     ledger.deliver([2], A).finish(0, A)
+    ledger.deliver([3], A).finish(0, A)
     assert ledger.unfinished() == [0, 1]
     assert ledger.unfinished_count == 2
     assert batch.finish(0, A)
@@ -208,6 +210,39 @@ def test_in_hand_below_an_offset(ledger: Ledger) -> None:
     assert not ledger.in_hand_below(4)
 
 
+def test_record_entered_again_holds_back_after_finished_batches_were_dropped(
+    ledger: Ledger,
+) -> None:
+    """Its batch stands behind others with higher offsets, however often they are looked at."""
+    batch = ledger.deliver([0, 1, 2], A)
+    again = ledger.enter_again(batch, 0, A)
+    assert again is not None
+    batch.finish(1, A)
+    for offset in (3, 4):
+        ledger.deliver([offset], A).finish(0, A)
+    assert ledger.snapshot() is None
+    again.finish(0, A)
+    assert ledger.snapshot() == Snapshot(2, 2)
+
+
+def test_give_back_passes_over_what_is_finished(ledger: Ledger) -> None:
+    """A record in the middle that the stream is done with changes nothing for those behind."""
+    batch = ledger.deliver([0, 1, 2], A)
+    batch.finish(1, A)
+    batch.withdraw(0, 3, A)
+    assert ledger.owed() == [0, 2]
+
+
+def test_what_was_given_back_comes_again_beside_what_was_abandoned(ledger: Ledger) -> None:
+    """Only the latter has somebody who could still acknowledge it."""
+    batch = ledger.deliver([0, 1], A)
+    batch.abandon(0, A, again=False)
+    batch.withdraw(1, 2, A)
+    assert ledger.deliver([1], B).finish(0, B)
+    assert batch.finish(0, A)
+    assert ledger.snapshot() == Snapshot(2, 2)
+
+
 def test_record_entered_again_beside_others_of_its_batch(ledger: Ledger) -> None:
     """Their entries stay in hand, so nobody is told anything."""
     batch = ledger.deliver([5, 6], A)
@@ -216,6 +251,10 @@ def test_record_entered_again_beside_others_of_its_batch(ledger: Ledger) -> None
     assert again is not None
     assert (list(again.offsets), ledger.in_hand) == ([5], 2)
     assert ledger.unfinished() == [5, 6]
+    ledger.on_settled = None
+    assert again.finish(0, A)
+    assert ledger.unfinished() == [6]
+    assert ledger.snapshot() == Snapshot(6, 1)
 
 
 def test_ledger_covers_what_may_be_committed(ledger: Ledger) -> None:
