@@ -12,10 +12,16 @@ from types import ModuleType
 import pytest
 
 import trio_consumer
+import trio_consumer.opentelemetry
 import trio_consumer.testing
 import trio_consumer.transports
 
-ROOMS = [trio_consumer, trio_consumer.testing, trio_consumer.transports]
+ROOMS = [
+    trio_consumer,
+    trio_consumer.opentelemetry,
+    trio_consumer.testing,
+    trio_consumer.transports,
+]
 
 # What a room needs for a function of its own.
 OWN_USE = {
@@ -107,7 +113,7 @@ def test_exceptions_are_all_exported() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["asyncio", "anyio", "confluent_kafka", "rich", "click", "uvloop"]
+    "module", ["asyncio", "anyio", "confluent_kafka", "opentelemetry", "rich", "click", "uvloop"]
 )
 def test_import_brings_nothing_that_is_not_needed(module: str) -> None:
     """Importing the package does not import what only an extra or the command needs."""

@@ -10,8 +10,8 @@ one leaves everything as it was.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 import trio
@@ -36,6 +36,7 @@ LONGEST_DELAY = 1.0
 
 Selection = Callable[[Assignment], bool]
 Taken = dict[TopicPartition, tuple[Ledger, Snapshot]]
+Around = Callable[[Mapping[TopicPartition, OffsetAndMetadata]], AbstractContextManager[object]]
 
 
 class Committer:
@@ -58,6 +59,8 @@ class Committer:
         self.failures = 0
         self.error: CommitFailedError | None = None
         self.committed_at: float | None = None
+        # What each request is made inside of, for who measures them.
+        self.around: Around = nullcontext
 
     def attach(self, session: Session, partitions: Partitions) -> None:
         """Say what to commit, and through what."""
@@ -159,7 +162,7 @@ class Committer:
             transactions = self._transactions
             store = self._session.commit if transactions is None else transactions.commit_offsets
             try:
-                with self._diagnostics._doing(Activity.COMMITTING):
+                with self._diagnostics._doing(Activity.COMMITTING), self.around(offsets):
                     await store(offsets)
             except CommitFailedError as exc:
                 self.failures += 1
