@@ -55,7 +55,9 @@ def test_skipped_message_is_logged_once_and_finished(
     ]
     record = next(r for r in caplog.records if r.name == "trio_consumer.stream")
     assert record.levelno == logging.WARNING
-    assert (record.tp, record.offset, record.field) == (T0, 1, field)  # type: ignore[attr-defined]
+    told = vars(record)
+    assert (told["topic"], told["partition"], told["offset"]) == ("t", 0, 1)
+    assert told["field"] == field
 
 
 def test_skipped_message_is_finished_for_its_stream_alone() -> None:

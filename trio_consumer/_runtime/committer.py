@@ -22,6 +22,7 @@ from .._errors import CommitFailedError
 from .._types import OffsetAndMetadata, TopicPartition
 from ..transports.base import Session
 from .diagnostics import Activity, Diagnostics
+from .logs import about, offsets_of
 from .partitions import Assignment, Partitions
 
 if TYPE_CHECKING:
@@ -110,7 +111,9 @@ class Committer:
                     "commit failed, what is finished stays uncommitted and would be delivered"
                     " again after a crash; trying again: %s",
                     exc,
-                    extra={"offsets": exc.offsets},
+                    extra=about(
+                        self._session, exc.offsets, offsets=offsets_of(exc.offsets), error=str(exc)
+                    ),
                 )
 
     async def commit(self, selected: Selection | None = None) -> bool:
@@ -169,8 +172,13 @@ class Committer:
                 self.error = exc
                 raise
             self.confirmed(taken)
+            if logger.isEnabledFor(logging.DEBUG):
+                stored = offsets_of(offsets)
+                logger.debug(
+                    "committed %s", stored, extra=about(self._session, offsets, offsets=stored)
+                )
         if selected is None and self._policy.succeeded(trio.current_time()) is Report.RECOVERED:
-            logger.info("commits succeed again")
+            logger.info("commits succeed again", extra=about(self._session))
             self._wakeup.set()  # the ticker still sleeps out the back-off
         return bool(taken)
 

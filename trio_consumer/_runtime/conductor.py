@@ -25,6 +25,7 @@ from .._errors import ConfigurationError
 from .._types import TopicPartition
 from ..transports.base import ClientRecords, PolledBatch, Record, Session
 from .decoding import Decode, Deserializers, SharedDecoding
+from .logs import about
 from .message import Chunk
 from .partitions import Assignment, AssignmentState, Partitions, Pending
 from .stream import Stream
@@ -201,6 +202,12 @@ class Conductor:
                 assignment.tp,
                 assignment.cursor,
                 first,
+                extra=about(
+                    self._partitions._session,
+                    [assignment.tp],
+                    offset=first,
+                    position=assignment.cursor,
+                ),
             )
             reading = assignment.reading
             self._partitions.restart(assignment, None)

@@ -34,6 +34,7 @@ from .diagnostics import Activity
 from .emptying import wait_finished
 from .fetching import FetchIterator
 from .inspection import ConsumerInspection
+from .logs import about
 from .message import Message
 from .rebalance import wait_settled
 from .stream import DecodeErrorHandler, Stream
@@ -517,7 +518,10 @@ class Consumer(ConsumerInspection):
         except ConsumerError as failure:
             # Whatever it is: raised here, it would take the place of what has failed.
             logger.warning(
-                "commit failed after %r, what is finished stays uncommitted: %s", exc, failure
+                "commit failed after %r, what is finished stays uncommitted: %s",
+                exc,
+                failure,
+                extra=about(self._session, error=str(failure)),
             )
 
     async def on_restart(self) -> None:
@@ -572,7 +576,7 @@ class Consumer(ConsumerInspection):
         drained_by = trio.current_time() + drain
         try:
             if drain > 0:
-                await wait_settled(list(self._partitions), drained_by)
+                await wait_settled(list(self._partitions), drained_by, self._session)
         finally:
             with trio.CancelScope(shield=True):
                 await self._committer.last_commit(

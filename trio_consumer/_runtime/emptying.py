@@ -8,12 +8,15 @@ import math
 import trio
 
 from .._core.ledger import Ledger
-from .holding import describe
+from .holding import held_messages
+from .logs import about
 from .partitions import Assignment, Partitions
 
 __all__ = ["wait_finished"]
 
 logger = logging.getLogger("trio_consumer.consumer")
+
+Due = tuple[Assignment, Ledger, "int | None"]
 
 LOG_EVERY = 5.0
 """Seconds between two lines about what is waited for; arbitrary."""
@@ -39,15 +42,30 @@ async def wait_finished(partitions: Partitions, timeout: float | None) -> bool:
                     await _wait_below(assignment, ledger, position)
             return True
         over = trio.current_time() >= deadline
-        logger.log(
-            logging.WARNING if over else logging.INFO,
-            "%s %.1f s for messages to be finished: %s",
-            "gave up after" if over else "waiting since",
-            trio.current_time() - started,
-            describe(a for a, ledger, _ in due if a.ledger is ledger),
-        )
+        level = logging.WARNING if over else logging.INFO
+        if logger.isEnabledFor(level):
+            _tell(level, over, trio.current_time() - started, partitions, due)
         if over:
             return False
+
+
+def _tell(level: int, over: bool, seconds: float, partitions: Partitions, due: list[Due]) -> None:
+    waiting = [assignment for assignment, ledger, _ in due if assignment.ledger is ledger]
+    held = held_messages(waiting)
+    logger.log(
+        level,
+        "%s %.1f s for messages to be finished: %s",
+        "gave up after" if over else "waiting since",
+        seconds,
+        "; ".join(map(str, held)),
+        extra=about(
+            partitions._session,
+            {each.tp for each in held},
+            seconds=seconds,
+            count=sum(each.count for each in held),
+            tasks=sorted({task for each in held for task in each.tasks}),
+        ),
+    )
 
 
 async def _wait_below(assignment: Assignment, ledger: Ledger, position: int) -> None:

@@ -17,7 +17,6 @@ __all__ = [
     "HeldMessages",
     "OldestUnfinished",
     "Whereabouts",
-    "describe",
     "held_messages",
     "oldest_unfinished",
 ]
@@ -180,8 +179,3 @@ def _of_stream(
         repr(stream),
         () if buffered else stream.holders(batch, index),
     )
-
-
-def describe(assignments: Iterable[Assignment]) -> str:
-    """What is unfinished, as one line."""
-    return "; ".join(map(str, held_messages(assignments)))

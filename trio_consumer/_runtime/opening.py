@@ -42,6 +42,7 @@ from .consumer import Consumer
 from .diagnostics import Diagnostics
 from .fetching import MessageCallback, feed
 from .flow_gate import FlowGate
+from .logs import about
 from .partitions import Partitions
 from .positions import Positions
 from .rebalance import RebalanceCallback, Rebalancer
@@ -352,6 +353,7 @@ async def open_consumer(
                         "the last commit failed, what was finished since the one before will be"
                         " delivered again: %s",
                         failure,
+                        extra=about(session, error=str(failure)),
                     )
                 if _has_cancelled(exc):
                     raise

@@ -24,6 +24,7 @@ from ..transports.base import Session
 from .committer import Committer
 from .diagnostics import Activity, Diagnostics
 from .holding import Whereabouts, held_messages
+from .logs import about
 from .partitions import Assignment, Partitions
 
 __all__ = ["RebalanceCallback", "Rebalancer", "wait_settled"]
@@ -80,6 +81,12 @@ class Rebalancer:
         """Begin an assignment of each partition."""
         self.generation = generation
         self.rebalances += 1
+        logger.info(
+            "assigned %s in generation %d",
+            _names(tps),
+            generation,
+            extra=about(self._session, tps, generation=generation),
+        )
         with self._diagnostics._doing(Activity.PARTITIONS_ASSIGNED):
             self._partitions.assign(tps)
             await _call(self._on_assigned, tps)
@@ -87,6 +94,7 @@ class Rebalancer:
 
     async def revoked(self, tps: frozenset[TopicPartition]) -> None:
         """Hand partitions over."""
+        logger.info("revoked %s", _names(tps), extra=about(self._session, tps))
         with self._diagnostics._doing(Activity.PARTITIONS_REVOKED):
             await self._hand_over(tps)
         self.on_rebalanced()
@@ -96,7 +104,7 @@ class Rebalancer:
         safe = self._session.rebalance_timeout * SAFE_SHARE
         going = self._partitions.withdraw(tps)
         drained_by = started + min(self._drain_timeout, safe / 2)
-        await wait_settled(going, drained_by)
+        await wait_settled(going, drained_by, self._session)
         self._partitions.end_drain(going)
         try:
             await self._committer.last_commit(going, started + safe, drained_by=drained_by)
@@ -106,6 +114,7 @@ class Rebalancer:
                 " since the last commit again: %s",
                 _names(tps),
                 exc,
+                extra=about(self._session, tps, error=str(exc)),
             )
         try:
             await _call(self._on_revoked, tps)
@@ -124,6 +133,7 @@ class Rebalancer:
             "lost %s: this member was thrown out of its group; what it finished since the last"
             " commit is delivered again",
             _names(tps),
+            extra=about(self._session, tps),
         )
         # A commit in flight would be repeated by the client under the next
         # generation, over the new owner's: it has to end before the join.
@@ -131,7 +141,7 @@ class Rebalancer:
         await _call(self._on_lost, tps)
 
 
-async def wait_settled(assignments: list[Assignment], deadline: float) -> None:
+async def wait_settled(assignments: list[Assignment], deadline: float, session: Session) -> None:
     """Wait until nothing of these is in hand; say what still is if the deadline comes first."""
     with trio.move_on_at(deadline):
         for assignment in assignments:
@@ -148,6 +158,13 @@ async def wait_settled(assignments: list[Assignment], deadline: float) -> None:
                 sum(held.count for held in in_hand),
                 f" of {tasks}" if tasks else "",
                 in_hand[0].oldest,
+                extra=about(
+                    session,
+                    [assignment.tp],
+                    offset=in_hand[0].oldest,
+                    count=sum(held.count for held in in_hand),
+                    tasks=sorted({task for held in in_hand for task in held.tasks}),
+                ),
             )
 
 

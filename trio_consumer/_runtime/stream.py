@@ -32,6 +32,7 @@ from .arguments import check_number, check_seconds
 from .callers import caller_name
 from .decoding import Deserializers
 from .iterators import BatchIterator, MessageIterator, abandon
+from .logs import about
 from .message import Chunk, Message, Segment
 
 if TYPE_CHECKING:
@@ -438,7 +439,9 @@ class Stream:
             error.offset,
             error.field,
             told(error.__cause__ or error),
-            extra={"tp": error.tp, "offset": error.offset, "field": error.field},
+            extra=about(
+                self._consumer._session, [error.tp], offset=error.offset, field=error.field
+            ),
         )
 
     async def _take_decoded(self, size: int) -> tuple[list[Segment], list[Message]]:

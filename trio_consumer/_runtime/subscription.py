@@ -16,6 +16,7 @@ import trio
 
 from .._errors import TransportError, UnknownTopicError
 from ..transports.base import Session
+from .logs import about
 from .partitions import Partitions
 from .stream import Stream
 
@@ -117,9 +118,10 @@ class Subscription:
                 "topic %r does not exist any more: its messages are gone, waiting until it is"
                 " made again",
                 topic,
+                extra=about(self._session, topic=topic),
             )
         for topic in sorted(named & self._missing - missing):
-            logger.info("topic %r exists again", topic)
+            logger.info("topic %r exists again", topic, extra=about(self._session, topic=topic))
         self._missing = frozenset(missing)
         if missing:
             self._look_at = trio.current_time() + RETRY
@@ -147,6 +149,7 @@ class Subscription:
                     "cannot tell which topics the patterns mean, new ones are not consumed yet;"
                     " trying again: %s",
                     exc,
+                    extra=about(self._session, error=str(exc)),
                 )
             self._resolve_at = trio.current_time() + RETRY
             return
@@ -180,7 +183,11 @@ class Subscription:
             # then wants a topic more.
             if not self._waiting:
                 self._waiting = True
-                logger.warning("not subscribed yet, trying again: %s", exc)
+                logger.warning(
+                    "not subscribed yet, trying again: %s",
+                    exc,
+                    extra=about(self._session, topics=sorted(topics), error=str(exc)),
+                )
             self._look_at = min(self._look_at, trio.current_time() + RETRY)
             return
         self._waiting = False

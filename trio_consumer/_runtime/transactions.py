@@ -36,11 +36,12 @@ from .._types import OffsetAndMetadata, TopicPartition
 from ..transports.base import OutgoingRecord, Session, TransactionalProducer
 from .callers import current_caller
 from .finished import Finished
+from .logs import about
 from .partitions import AssignmentState, Partitions
 
 if TYPE_CHECKING:
     from .committer import Committer
-    from .message import Chunk
+from .message import Chunk
 
 __all__ = ["Transaction", "TransactionManager"]
 
@@ -470,7 +471,11 @@ class TransactionManager:
         except (ConsumerError, trio.ClosedResourceError) as exc:
             if isinstance(exc, ConsumerError):
                 self._fail(exc)
-            logger.warning("could not abort a transaction, the broker will: %s", exc)
+            logger.warning(
+                "could not abort a transaction, the broker will: %s",
+                exc,
+                extra=about(self._session, error=str(exc)),
+            )
         else:
             self._states.happen(ProducerEvent.DONE)
 

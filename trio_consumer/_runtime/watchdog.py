@@ -27,6 +27,7 @@ from ..transports.base import Session
 from .diagnostics import Activity, Diagnostics
 from .flow_gate import FlowGate
 from .holding import HeldMessages, Whereabouts, held_messages
+from .logs import about
 from .partitions import Assignment, Partitions
 
 __all__ = ["Livelock", "LivelockHook", "Watchdog"]
@@ -250,10 +251,30 @@ class Watchdog:
                 assignment.tp,
                 change.seconds,
                 change.symptom.value,
+                extra=about(
+                    self._session,
+                    [assignment.tp],
+                    symptom=change.symptom.name,
+                    seconds=change.seconds,
+                ),
             )
             return
         livelock = self._livelock(assignment, watched, change.symptom, change.seconds)
-        logger.warning("no progress: %s", livelock, extra={"livelock": livelock})
+        oldest = assignment.ledger.oldest_unfinished
+        logger.warning(
+            "no progress: %s",
+            livelock,
+            extra=about(
+                self._session,
+                [assignment.tp],
+                livelock=livelock,
+                symptom=change.symptom.name,
+                seconds=change.seconds,
+                offset=oldest,
+                committed=livelock.committed,
+                tasks=sorted({task for held in livelock.held for task in held.tasks}),
+            ),
+        )
         if self._hook is not None:
             result = self._hook(livelock)
             if inspect.isawaitable(result):

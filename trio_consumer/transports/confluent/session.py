@@ -222,6 +222,7 @@ class ConfluentSession:
                 " was deleted",
                 ", ".join(f"{tp}={stored.offset}" for tp, stored in left.items()),
                 self._settings.group,
+                extra={"group": self._settings.group, "partitions": [str(tp) for tp in left]},
             )
 
     async def _finish(

@@ -234,6 +234,7 @@ class PollLoop:
                 logger.warning(
                     "%s: deleted and made again, reading begins where the reset policy says",
                     ", ".join(sorted(remade)),
+                    extra={"topics": sorted(remade)},
                 )
                 internals.reset_positions(client, remade)
             polled = client.poll(timeout_ms=timeout_ms)

@@ -214,6 +214,10 @@ class KafkaSession:
                     if tp not in left
                 ),
                 self._settings.group,
+                extra={
+                    "group": self._settings.group,
+                    "partitions": [str(TopicPartition(*tp)) for tp in wanted if tp not in left],
+                },
             )
 
     @property

@@ -261,6 +261,7 @@ class MemorySession:
                 " was deleted",
                 _text({tp: wanted[tp] for tp in unknown}),
                 identity.group,
+                extra={"group": identity.group, "partitions": [str(tp) for tp in sorted(unknown)]},
             )
             return
         raise CommitFailedError(
