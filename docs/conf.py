@@ -58,7 +58,7 @@ napoleon_custom_sections = [("Raises on a clean exit", "params_style")]
 
 # No build asks the network for other projects' lists of names.
 nitpick_ignore_regex = [
-    ("py:.*", r"(collections|contextlib|re|trio|anyio)\..*"),
+    ("py:.*", r"(collections|contextlib|re|trio|anyio|opentelemetry)\..*"),
     # Types that a user gets and never names; what is split at a comma.
     ("py:class", r"trio_consumer\.(\w+\.)*(_\w+|memory)\.\w+.*"),
     ("py:class", r"AckMode|DecodeErrorHandler|Deserializers|TopicPattern"),
