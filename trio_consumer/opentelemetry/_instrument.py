@@ -75,8 +75,7 @@ def instrument(
             async with instrument(consumer), consumer.stream("orders") as orders:
                 ...
 
-    The values are those of :meth:`Consumer.statistics()
-    <trio_consumer.Consumer.statistics>` at the moment when a reader collects them.
+    The values are those of ``consumer.statistics()`` at the moment when a reader collects them.
     An exporter collects in a thread of its own; that thread asks the consumer's event
     loop for a snapshot and waits up to 1 s for it.  If the loop is blocked for longer,
     this collection has no gauges of the consumer.

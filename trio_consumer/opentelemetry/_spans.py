@@ -29,7 +29,7 @@ from opentelemetry.trace import (
     get_current_span,
     set_span_in_context,
 )
-from opentelemetry.util.types import Attributes, AttributeValue
+from opentelemetry.util.types import AttributeValue
 
 from .._errors import ConfigurationError, shown
 from .._runtime.inspection import ConsumerInspection
@@ -44,6 +44,7 @@ if sys.version_info < (3, 11):
 __all__ = ["CommitSpan", "Parent", "batch_span", "process_span", "traced"]
 
 Parent = Literal["auto", "message", "current"]
+Given = Mapping[str, "str | bool | int | float"]
 
 MAX_LINKS = 128
 """Links of one span; as many as an SDK keeps by default."""
@@ -127,7 +128,7 @@ class _Operation(AbstractContextManager[Span]):
 class _ProcessSpan(_Operation):
     """Around the work on one message."""
 
-    def __init__(self, message: Message, parent: Parent, attributes: Attributes) -> None:
+    def __init__(self, message: Message, parent: Parent, attributes: Given | None) -> None:
         if parent not in ("auto", "message", "current"):
             raise ConfigurationError(
                 f"parent must be 'auto', 'message' or 'current', not {shown(parent)}"
@@ -178,7 +179,7 @@ class _ProcessSpan(_Operation):
 class _BatchSpan(_Operation):
     """Around the work on a batch."""
 
-    def __init__(self, batch: MessageBatch, attributes: Attributes) -> None:
+    def __init__(self, batch: MessageBatch, attributes: Given | None) -> None:
         if not len(batch):
             raise ConfigurationError("a batch without messages has nothing to process")
         self._batch = batch
@@ -253,7 +254,7 @@ class CommitSpan(_Operation):
 
 
 def process_span(
-    message: Message, *, parent: Parent = "auto", attributes: Attributes = None
+    message: Message, *, parent: Parent = "auto", attributes: Given | None = None
 ) -> AbstractContextManager[Span]:
     """A span around the work on one message; it finishes nothing.
 
@@ -281,7 +282,7 @@ def process_span(
 
     Returns:
         A context manager, to be entered and left in the same task; it yields the
-        :class:`~opentelemetry.trace.Span`.  It never waits, so nothing can be
+        ``opentelemetry.trace.Span``.  It never waits, so nothing can be
         cancelled in it.
 
     Raises:
@@ -291,7 +292,7 @@ def process_span(
 
 
 def batch_span(
-    batch: MessageBatch, *, attributes: Attributes = None
+    batch: MessageBatch, *, attributes: Given | None = None
 ) -> AbstractContextManager[Span]:
     """A span around the work on a batch; it finishes nothing.
 
@@ -305,7 +306,7 @@ def batch_span(
 
     Returns:
         A context manager, to be entered and left in the same task; it yields the
-        :class:`~opentelemetry.trace.Span`.
+        ``opentelemetry.trace.Span``.
 
     Raises:
         ConfigurationError: The batch is empty.
@@ -315,7 +316,7 @@ def batch_span(
 
 @asynccontextmanager
 async def traced(
-    work: Message | MessageBatch, *, parent: Parent = "auto", attributes: Attributes = None
+    work: Message | MessageBatch, *, parent: Parent = "auto", attributes: Given | None = None
 ) -> AsyncGenerator[Span, None]:
     """``async with message:`` with a span around it: a clean exit finishes the message.
 
@@ -330,7 +331,7 @@ async def traced(
         attributes: More of them for the span.
 
     Yields:
-        The :class:`~opentelemetry.trace.Span`.
+        The ``opentelemetry.trace.Span``.
 
     Raises:
         ConfigurationError: As for the spans.
