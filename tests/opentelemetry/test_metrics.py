@@ -119,12 +119,14 @@ def test_counters_go_on_until_the_end_and_stay(telemetry: Telemetry) -> None:
     """The last commit counts; a second consumer of the group adds to the first; gauges are gone."""
 
     async def consume(it: Any, client_id: str) -> None:
-        async with (
-            consuming(it, commit_interval=1000) as consumer,
-            instrument(consumer, client_id=client_id, **telemetry.providers),
-            consumer.stream("t") as stream,
-        ):
-            await take(stream, 5)
+        async with consuming(it, commit_interval=1000) as consumer:
+            async with (
+                instrument(consumer, client_id=client_id, **telemetry.providers),
+                consumer.stream("t") as stream,
+            ):
+                await take(stream, 5)
+            # It has not ended, so it is not forgotten yet.
+            telemetry.collect()
 
     async def main() -> None:
         it = broker(10)
