@@ -113,6 +113,7 @@ def typing(session: nox.Session) -> None:
     """Check types with mypy --strict and pyright."""
     install(session, "typing")
     session.run("mypy")
+    session.run("mypy", "--strict", "examples")
     session.run("pyright", "--pythonpath", f"{session.virtualenv.location}/bin/python")
 
 
