@@ -16,6 +16,7 @@ PAGES = [
         ["json_deserializers.py", "schema_registry.py"],
         ["ProtobufDeserializer"],
     ),
+    ("docs/kubernetes.md", ["kubernetes.py"], []),
 ]
 
 
