@@ -104,7 +104,7 @@ class CommitFailedError(ConsumerError):
         retriable: bool = False,
         stale: bool = False,
     ) -> None:
-        self.offsets = dict(offsets)
+        self.offsets: dict[TopicPartition, OffsetAndMetadata] = dict(offsets)
         self.retriable = retriable
         self.stale = stale
         super().__init__(message)

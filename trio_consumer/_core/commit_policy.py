@@ -46,9 +46,9 @@ class CommitPolicy:
             raise ValueError(f"commit_interval must be positive, not {interval}")
         if every is not None and every < 1:
             raise ValueError(f"commit_every must be at least 1, not {every}")
-        self.interval = interval
-        self.every = every
-        self.max_backoff = max(max_backoff, interval)
+        self.interval: float = interval
+        self.every: int | None = every
+        self.max_backoff: float = max(max_backoff, interval)
         self._acks = 0
         self._failures = 0
         self._due_at = now + interval

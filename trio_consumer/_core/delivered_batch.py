@@ -82,11 +82,11 @@ class DeliveredBatch:
         # whether they may be delivered to another stream.  An owed entry that
         # is not in here, or there with NOBODY too, is owed whatever the others do.
         self._abandoned: dict[int, dict[int, bool]] | None = None
-        self.offsets = offsets
-        self.left = len(offsets)
-        self.owed = 0
-        self.rank = rank
-        self.delivered_at = delivered_at
+        self.offsets: Sequence[int] = offsets
+        self.left: int = len(offsets)
+        self.owed: int = 0
+        self.rank: int = rank
+        self.delivered_at: float = delivered_at
 
     def __repr__(self) -> str:
         return (

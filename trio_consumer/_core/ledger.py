@@ -104,6 +104,8 @@ class Ledger:
         "tp",
     )
 
+    closed: bool
+
     def __init__(
         self,
         tp: TopicPartition,
@@ -111,7 +113,7 @@ class Ledger:
         on_count: Callable[[int], object] | None = None,
         pin_start: bool = False,
     ) -> None:
-        self.tp = tp
+        self.tp: TopicPartition = tp
         self._pin_start = pin_start
         self.position: int | None = None
         self.committed: int | None = None

@@ -56,8 +56,8 @@ class Committer:
         self._session: Session
         self._partitions: Partitions
         self._transactions: TransactionManager | None = None
-        self.commits = 0
-        self.failures = 0
+        self.commits: int = 0
+        self.failures: int = 0
         self.error: CommitFailedError | None = None
         self.committed_at: float | None = None
         # What each request is made inside of, for who measures them.

@@ -74,10 +74,10 @@ class FlowGate:
         self._diagnostics = diagnostics
         self._stops = 0
         self._stopped = trio.lowlevel.ParkingLot()
-        self.active = True
-        self.flowing = FlowEvent("can_resume_flow", True)
-        self.suspended = FlowEvent("suspend_flow", False)
-        self.not_fetching = FlowEvent("not_waiting_next_records", False)
+        self.active: bool = True
+        self.flowing: FlowEvent = FlowEvent("can_resume_flow", True)
+        self.suspended: FlowEvent = FlowEvent("suspend_flow", False)
+        self.not_fetching: FlowEvent = FlowEvent("not_waiting_next_records", False)
         diagnostics._begin(Activity.FETCHING)
 
     def stop(self) -> None:

@@ -34,7 +34,7 @@ class MessageIterator:
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
-        self.task_name = stream._task_name()
+        self.task_name: str = stream._task_name()
         stream._iterators.add(self)
         self._automatic = stream.ack_mode is AckMode.AUTO
         self._held: Chunk | None = None
@@ -109,7 +109,7 @@ class BatchIterator:
         self._max_wait = max_wait
         self._automatic = stream.ack_mode is AckMode.AUTO
         self._held: list[Segment] = []
-        self.task_name = stream._task_name()
+        self.task_name: str = stream._task_name()
         stream._iterators.add(self)
 
     def __aiter__(self) -> BatchIterator:

@@ -86,19 +86,22 @@ class Assignment:
         "tp",
     )
 
+    observed: bool
+    reading: object
+
     def __init__(
         self, tp: TopicPartition, ledger: Ledger, new_scope: Callable[[], trio.CancelScope]
     ) -> None:
-        self.tp = tp
-        self.ledger = ledger
+        self.tp: TopicPartition = tp
+        self.ledger: Ledger = ledger
         self.takers: list[Taker[Stream]] = []
         self.pending: deque[Pending] = deque()
         self.reading = object()
         self.cursor: int | None = None
         self.observed = False
         self.high_watermark: int | None = None
-        self.state = AssignmentState.OPEN
-        self.new_scope = new_scope
+        self.state: AssignmentState = AssignmentState.OPEN
+        self.new_scope: Callable[[], trio.CancelScope] = new_scope
         self.began: int | None = None
         self._settled = trio.lowlevel.ParkingLot()
         # Each with the message that it is for, None if it is for the partition.
@@ -200,7 +203,7 @@ class Partitions:
         *,
         pin_start: bool,
     ) -> None:
-        self.flow = Flow()
+        self.flow: Flow = Flow()
         self.streams: list[Stream] = []
         self.new_scope: Callable[[], trio.CancelScope] = trio.CancelScope
         self._session = session

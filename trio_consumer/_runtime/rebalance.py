@@ -73,8 +73,8 @@ class Rebalancer:
         self._on_assigned = on_assigned
         self._on_revoked = on_revoked
         self._on_lost = on_lost
-        self.generation = -1
-        self.rebalances = 0
+        self.generation: int = -1
+        self.rebalances: int = 0
         self.on_rebalanced: Callable[[], object] = lambda: None
 
     async def assigned(self, tps: frozenset[TopicPartition], generation: int) -> None:

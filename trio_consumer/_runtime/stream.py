@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from .._core.delivered_batch import DeliveredBatch
     from .consumer import Consumer
     from .partitions import Assignment
+    from .transactions import TransactionManager
 
 __all__ = ["DecodeErrorHandler", "ParkingPlace", "Stream"]
 
@@ -112,7 +113,7 @@ class Stream:
         partitions: frozenset[int] | None,
         max_buffered: int,
     ) -> None:
-        self.pattern = topics if isinstance(topics, TopicPattern) else None
+        self.pattern: TopicPattern | None = topics if isinstance(topics, TopicPattern) else None
         # With a pattern, what it was found to mean.
         self.topics: frozenset[str] = (
             frozenset() if isinstance(topics, TopicPattern) else frozenset(topics)
@@ -121,8 +122,8 @@ class Stream:
         self.partitions = partitions
         self.deserializers = deserializers
         self.on_decode_error = on_decode_error
-        self.thread = get_ident()
-        self.transactions = consumer.transactions
+        self.thread: int = get_ident()
+        self.transactions: TransactionManager | None = consumer.transactions
         self._consumer = consumer
         self._state = StreamState.NEW
         self._pressure = Pressure(max_buffered)

@@ -265,8 +265,8 @@ class TransactionManager:
         self._states = ProducerStates()
         self._current: Transaction | None = None
         self._failure: ConsumerError | None = None
-        self.aborted = 0
-        self.committed = 0
+        self.aborted: int = 0
+        self.committed: int = 0
 
     def __repr__(self) -> str:
         return f"<TransactionManager {self._states.state.value}, {self._current or 'none open'}>"

@@ -175,7 +175,7 @@ class Visit:
         self._body: outcome.Outcome[None] | None = None
         self._entered: asyncio.Future[Any] = engine.loop.create_future()
         self._ended: asyncio.Future[outcome.Outcome[None]] = engine.loop.create_future()
-        self.host_scope = anyio.CancelScope()
+        self.host_scope: anyio.CancelScope = anyio.CancelScope()
 
     async def enter(self) -> Any:
         """Start the task; what the manager yields, or what it raises."""

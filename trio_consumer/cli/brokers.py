@@ -140,10 +140,10 @@ class KafkaDemoBroker:
                 raise UsageFailure(
                     f"{address!r} is no address of a broker: write --kafka host:port"
                 )
-        self.description = f"the Kafka broker at {self._address}"
-        self.transport = f"kafka://{self._address}"
+        self.description: str = f"the Kafka broker at {self._address}"
+        self.transport: str = f"kafka://{self._address}"
         # A fetch is emptied before another partition's turn comes.
-        self.client_options = {"max_partition_fetch_bytes": BATCH_BYTES}
+        self.client_options: dict[str, int] = {"max_partition_fetch_bytes": BATCH_BYTES}
         self._admin: Any = None
 
     async def fill(self, topic: str, partitions: Sequence[int], count: int) -> dict[int, Place]:

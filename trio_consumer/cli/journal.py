@@ -42,10 +42,10 @@ class Journal:
     """
 
     def __init__(self, streams: Sequence[str], placement: Mapping[int, Place]) -> None:
-        self.streams = tuple(streams)
-        self.placement = dict(placement)
+        self.streams: tuple[str, ...] = tuple(streams)
+        self.placement: dict[int, Place] = dict(placement)
         self.ends: Counter[int] = Counter(place.partition for place in placement.values())
-        self.number_at = {place: number for number, place in placement.items()}
+        self.number_at: dict[Place, int] = {place: number for number, place in placement.items()}
         self.run = 0
         self.taken: Counter[tuple[int, str, int]] = Counter()
         self.processed: Counter[tuple[int, str, int]] = Counter()

@@ -132,9 +132,9 @@ class Runner:
         self.failures: list[HandlerFailure] = []
         self.stopped_by: signal.Signals | None = None
         self.cancelled_by: signal.Signals | None = None
-        self.connected = False
-        self.committed_all = False
-        self.progress = Progress(0, 0, 0, 0, 0, {}, 0.0, 0.0)
+        self.connected: bool = False
+        self.committed_all: bool = False
+        self.progress: Progress = Progress(0, 0, 0, 0, 0, {}, 0.0, 0.0)
 
     async def run(self) -> None:
         """Run to the end.

@@ -125,8 +125,8 @@ class ClientRecords(Sequence[Record]):
     __slots__ = ("fields", "raw")
 
     def __init__(self, raw: Sequence[Any], fields: RecordFields) -> None:
-        self.raw = raw
-        self.fields = fields
+        self.raw: Sequence[Any] = raw
+        self.fields: RecordFields = fields
 
     def __len__(self) -> int:
         return len(self.raw)

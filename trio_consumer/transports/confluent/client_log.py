@@ -50,5 +50,5 @@ class Repetitions(logging.Filter):
         return True
 
 
-logger = logging.getLogger("trio_consumer.transport.librdkafka")
+logger: logging.Logger = logging.getLogger("trio_consumer.transport.librdkafka")
 logger.addFilter(Repetitions())

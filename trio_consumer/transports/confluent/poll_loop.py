@@ -36,7 +36,7 @@ from .translate import fatal_error, is_passing, is_refusal, record_error
 
 __all__ = ["Barrier", "Commit", "PollLoop", "Polled", "Rebalance", "Seek", "Subscribe"]
 
-logger = logging.getLogger("trio_consumer.fetcher")
+logger: logging.Logger = logging.getLogger("trio_consumer.fetcher")
 
 STEP = 0.02
 """Seconds that a poll may wait for a first record: the delay of a command while
@@ -176,8 +176,8 @@ class PollLoop:
         self.polled: deque[list[Polled]] = deque()
         self.metadata: GroupMetadata = internals.group_metadata(self._client)
         self.failure: BaseException | None = None
-        self.barriers = 0
-        self.ended = False
+        self.barriers: int = 0
+        self.ended: bool = False
 
     # -- called in the Trio thread ---------------------------------------------
 

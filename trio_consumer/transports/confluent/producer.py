@@ -28,7 +28,7 @@ from .translate import error_of, is_refusal, transaction_error
 
 __all__ = ["ConfluentTransactionalProducer", "open_producer"]
 
-logger = logging.getLogger("trio_consumer.transactions")
+logger: logging.Logger = logging.getLogger("trio_consumer.transactions")
 
 CLOSE_TIMEOUT = 2.0
 """Seconds to wait for the client to close; what was committed is committed."""

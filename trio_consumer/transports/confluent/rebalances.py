@@ -20,7 +20,7 @@ from .poll_loop import PollLoop, Rebalance
 
 __all__ = ["RebalanceTask", "StartFinder"]
 
-logger = logging.getLogger("trio_consumer.transport")
+logger: logging.Logger = logging.getLogger("trio_consumer.transport")
 
 RETRY = 0.2
 """Seconds between two attempts to learn where to start; arbitrary."""

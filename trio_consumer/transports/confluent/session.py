@@ -21,7 +21,7 @@ from .translate import commit_error, query_error
 
 __all__ = ["ConfluentSession"]
 
-logger = logging.getLogger("trio_consumer.transport")
+logger: logging.Logger = logging.getLogger("trio_consumer.transport")
 
 T = TypeVar("T")
 
@@ -59,7 +59,7 @@ class ConfluentSession:
         self._settings = settings
         self._cooperative = is_cooperative(options)
         self._token = trio.lowlevel.current_trio_token()
-        self.loop = PollLoop(
+        self.loop: PollLoop = PollLoop(
             options,
             cooperative=self._cooperative,
             max_poll_records=max_poll_records,

@@ -29,7 +29,7 @@ from .session import ConfluentSession
 
 __all__ = ["ConfluentTransport"]
 
-logger = logging.getLogger("trio_consumer.transport")
+logger: logging.Logger = logging.getLogger("trio_consumer.transport")
 
 CLOSE_TIMEOUT = 5.0
 """Seconds that leaving the group may take; the client itself has no limit."""

@@ -23,7 +23,6 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import trio
-from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
 from kafka.future import Future
 
 from ..._types import TopicPartition
@@ -32,6 +31,10 @@ from . import internals
 
 if TYPE_CHECKING:
     from kafka import KafkaConsumer
+
+    AsyncConsumerRebalanceListener = object  # the client's has no types
+else:
+    from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
 
 __all__ = ["RebalanceBridge"]
 
@@ -44,7 +47,7 @@ class Question(NamedTuple):
     answer: Any
 
 
-class ClientListener(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # untyped base
+class ClientListener(AsyncConsumerRebalanceListener):
     """What the client calls, in its IO thread."""
 
     def __init__(self, ask: Callable[[str, Any], Any]) -> None:
@@ -88,7 +91,7 @@ class RebalanceBridge:
         self._lock = threading.Lock()
         self._open: set[Any] = set()
         self._closed = False
-        self.client_listener = ClientListener(self._ask)
+        self.client_listener: ClientListener = ClientListener(self._ask)
 
     # -- in the client's IO thread -------------------------------------------------
 

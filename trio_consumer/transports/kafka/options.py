@@ -69,7 +69,7 @@ TEXTS = (
     *("proxy_url", "socks5_proxy"),
 )
 
-ASSIGNORS = {
+ASSIGNORS: dict[str, Any] = {
     assignor.name: assignor
     for assignor in (
         RangePartitionAssignor,

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PollLoop", "Polled"]
 
-logger = logging.getLogger("trio_consumer.fetcher")
+logger: logging.Logger = logging.getLogger("trio_consumer.fetcher")
 
 STEP = 0.1
 """Seconds a poll may block: about 1 % of a core when idle, and the delay of a seek
@@ -100,8 +100,8 @@ class PollLoop:
         self._troubled = False
         self.polled: deque[list[Polled]] = deque()
         self.failure: BaseException | None = None
-        self.barriers = 0
-        self.ended = False
+        self.barriers: int = 0
+        self.ended: bool = False
 
     # -- called in the Trio thread ---------------------------------------------
 

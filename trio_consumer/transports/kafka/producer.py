@@ -32,7 +32,7 @@ from .translate import transaction_error
 
 __all__ = ["KafkaTransactionalProducer", "open_producer"]
 
-logger = logging.getLogger("trio_consumer.transactions")
+logger: logging.Logger = logging.getLogger("trio_consumer.transactions")
 
 CLOSE_TIMEOUT = 2.0
 """Seconds to wait for the client to close; what was committed is committed."""

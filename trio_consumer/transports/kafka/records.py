@@ -52,6 +52,13 @@ class BatchReader(Fetcher.PartitionRecords):  # type: ignore[misc]  # untyped ba
     not called: the client options do not allow them.
     """
 
+    # The client's own attributes, which have no types there.
+    record_iterator: Iterator[list[KafkaRecord]]
+    next_fetch_offset: int
+    leader_epoch: int
+    records_read: int
+    bytes_read: int
+
     def __init__(self, fetch_offset: int, tp: Any, records: Any, **options: Any) -> None:
         super().__init__(fetch_offset, tp, records, **options)
         self.record_iterator = self._read(records)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["KafkaSession"]
 
-logger = logging.getLogger("trio_consumer.transport")
+logger: logging.Logger = logging.getLogger("trio_consumer.transport")
 
 T = TypeVar("T")
 

@@ -34,7 +34,7 @@ from .translate import is_refusal
 
 __all__ = ["KafkaTransport"]
 
-logger = logging.getLogger("trio_consumer.transport")
+logger: logging.Logger = logging.getLogger("trio_consumer.transport")
 
 CLOSE_TIMEOUT = 5.0
 """Seconds that leaving the group may take; behind a join the client waits half a

@@ -143,11 +143,11 @@ class Cluster:
     ) -> None:
         self.seed = seed
         self.observer = observer
-        self.injector = FaultInjector(faults)
-        self.clock = Clock()
+        self.injector: FaultInjector = FaultInjector(faults)
+        self.clock: Clock = Clock()
         self.reachable = True
         self.answering = True
-        self.gate = Signal()
+        self.gate: Signal = Signal()
         self.topics: dict[str, list[PartitionLog]] = {}
         self.connections: list[Connection] = []
         # By number, in the order in which they began.

@@ -71,10 +71,10 @@ class Group:
         observer: GroupObserver | None = None,
     ) -> None:
         self.name = name
-        self.state = GroupState.EMPTY
-        self.generation = 0
-        self.version = 0
-        self.assignor = Assignor.RANGE
+        self.state: GroupState = GroupState.EMPTY
+        self.generation: int = 0
+        self.version: int = 0
+        self.assignor: Assignor = Assignor.RANGE
         self.leader: str | None = None
         self.members: dict[str, Member] = {}
         self.offsets: dict[TopicPartition, OffsetAndMetadata] = {}

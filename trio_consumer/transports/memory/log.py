@@ -63,10 +63,10 @@ class PartitionLog:
     __slots__ = ("_aborted", "_corrupt", "_open", "_records", "end", "partition", "start", "topic")
 
     def __init__(self, topic: str, partition: int) -> None:
-        self.topic = topic
-        self.partition = partition
-        self.start = 0
-        self.end = 0
+        self.topic: str = topic
+        self.partition: int = partition
+        self.start: int = 0
+        self.end: int = 0
         self._records: list[MemoryRecord] = []
         # Offsets written by each transaction that is still open; the first one
         # bounds `last_stable`.

@@ -71,7 +71,7 @@ class Membership:
         wake_poll: Callable[[], None],
     ) -> None:
         self.failure: TransportError | None = None
-        self.changed = Signal()
+        self.changed: Signal = Signal()
         self._cluster = cluster
         self._link = link
         self._group = settings.group

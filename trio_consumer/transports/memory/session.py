@@ -39,7 +39,7 @@ if sys.version_info < (3, 11):
 
 __all__ = ["MemorySession", "open_session"]
 
-logger = logging.getLogger("trio_consumer.transport")
+logger: logging.Logger = logging.getLogger("trio_consumer.transport")
 
 T = TypeVar("T")
 

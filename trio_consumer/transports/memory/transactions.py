@@ -54,7 +54,7 @@ class Transaction:
         self._timestamp = timestamp
         self._state = TransactionState.OPEN
         self._partitions: set[TopicPartition] = set()
-        self.expires = cluster.clock.now() + timeout
+        self.expires: float = cluster.clock.now() + timeout
         cluster.transactions[number] = self
         self._offsets: list[tuple[GroupMetadata, dict[TopicPartition, OffsetAndMetadata]]] = []
 

@@ -28,7 +28,7 @@ class MemoryTransport:
     closed_errors: ClassVar[tuple[type[BaseException], ...]] = MemoryBroker.closed_errors
 
     def __init__(self, name: str) -> None:
-        self.name = name.removeprefix("memory://").rstrip("/")
+        self.name: str = name.removeprefix("memory://").rstrip("/")
         if not self.name:
             raise ConfigurationError(
                 f"cannot use {name!r} as an address: a memory broker has a name, memory://name"
