@@ -1,11 +1,14 @@
 """Everything that a contributor runs, by name: ``nox -l`` lists it, ``nox`` runs the default.
 
 The default is what has to pass before a change lands: lint, typing, the
-documentation, tests on each Python that is installed, coverage of the core, and
+documentation, wheel and sdist, tests on each Python that is installed, coverage of the core, and
 the tests on a real Kafka (which needs Java 17 and Maven; there it fails, it never skips).
 """
 
 from __future__ import annotations
+
+import shutil
+from pathlib import Path
 
 import nox
 
@@ -14,7 +17,9 @@ nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_existing_virtualenvs = True
 # Python versions that are not installed are left out, also in CI.
 nox.options.error_on_missing_interpreters = False
-nox.options.sessions = ["lint", "typing", "docs", "tests", "proofs", "coverage", "kafka"]
+nox.options.sessions = [
+    *("lint", "typing", "docs", "package", "tests", "proofs", "coverage", "kafka"),
+]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PARALLEL = ("-n", "auto", "--dist", "worksteal")
@@ -129,6 +134,35 @@ def docs(session: nox.Session) -> None:
     session.run("sphinx-build", "-n", "-W", "-q", "-E", "-c", "docs", ".", out, *session.posargs)
 
 
+@nox.session(python="3.12")
+def package(session: nox.Session) -> None:
+    """Build wheel and sdist, check both, try the wheel alone: ``-- 3.10 3.13`` on those Pythons."""
+    install(session, "package", package=False)
+    out = Path(session.create_tmp()) / "package"
+    shutil.rmtree(out, ignore_errors=True)
+    # The first one makes the sdist, and the wheel out of it; the second one a wheel of the tree.
+    session.run("python", "-m", "build", "--installer=uv", "--outdir", f"{out}/dist", silent=True)
+    session.run(
+        *("python", "-m", "build", "--installer=uv", "--wheel", "--outdir", f"{out}/tree"),
+        silent=True,
+    )
+    sdist, wheel = sorted((out / "dist").iterdir(), key=lambda path: path.suffix == ".whl")
+    if (out / "tree" / wheel.name).read_bytes() != wheel.read_bytes():
+        session.error("the sdist makes another wheel than the tree does")
+    session.run("twine", "check", "--strict", str(sdist), str(wheel))
+    session.run("check-wheel-contents", str(wheel))
+    version = wheel.name.split("-")[1]
+    for python in session.posargs or ["3.12"]:
+        venv = out / f"venv-{python}"
+        session.run("uv", "venv", "-q", "--no-python-downloads", "--python", python, str(venv))
+        interpreter = str(venv / "bin" / "python")
+        session.run(
+            *("uv", "pip", "install", "-q", "--python", interpreter),
+            *("-c", "constraints.txt", str(wheel)),
+        )
+        session.run(interpreter, "-I", "tests/package/installed.py", version, external=True)
+
+
 @nox.session
 def bench(session: nox.Session) -> None:
     """Measure on a real Kafka beside the peers, as ratios (``-- --only throughput``)."""
@@ -165,6 +199,7 @@ def lock(session: nox.Session) -> None:
     session.run(
         *(*pip_compile, "--universal", "--python-version", "3.10"),
         *("--group", "dev", "--group", "bench", "--group", "docs", "--group", "mutation"),
+        *("--group", "package"),
         *("pyproject.toml", "--output-file", "constraints.txt"),
     )
     session.run(
