@@ -16,6 +16,7 @@ PAGES = [
         ["json_deserializers.py", "schema_registry.py"],
         ["ProtobufDeserializer"],
     ),
+    ("docs/dead-letters.md", ["dead_letters.py", "dead_letters_exactly_once.py"], []),
     ("docs/kubernetes.md", ["kubernetes.py"], []),
 ]
 
