@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from ..kafka.properties import HOST
 
 pytestmark = pytest.mark.kafka
 
+ROOT = Path(__file__).parents[2]
 USER, PASSWORD = "bob", "bob-secret"
 
 _serial = itertools.count(1)
@@ -88,22 +90,11 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
 
 
 def client_options(scheme: str, authority: Path, password: str) -> dict[str, Any]:
-    """What the README tells: the options of the client, under its own names."""
-    if scheme == "kafka":
-        return {
-            "security_protocol": "SASL_SSL",
-            "ssl_cafile": str(authority),
-            "sasl_mechanism": "SCRAM-SHA-512",
-            "sasl_plain_username": USER,
-            "sasl_plain_password": password,
-        }
-    return {
-        "security.protocol": "SASL_SSL",
-        "ssl.ca.location": str(authority),
-        "sasl.mechanism": "SCRAM-SHA-512",
-        "sasl.username": USER,
-        "sasl.password": password,
-    }
+    """What docs/security.md tells: the options of the client, under its own names."""
+    from examples.secured import confluent_options, kafka_options
+
+    options = kafka_options if scheme == "kafka" else confluent_options
+    return options(str(authority), USER, password)
 
 
 async def consume(
@@ -153,6 +144,44 @@ def test_refusal_says_which_side_refused_what(secured: Secured, scheme: str, tro
     with pytest.raises(AuthenticationError, match=words) as caught:
         trio.run(consume, scheme, secured, name, 1, password, authority)
     assert "\n" not in str(caught.value)
+    # What the page tells of it.
+    page = (ROOT / "docs" / "security.md").read_text("utf-8")
+    told = re.findall(r"\| `(.+)` \|$", page, re.MULTILINE)
+    assert any(each in str(caught.value) for each in told), str(caught.value)
+
+
+@pytest.mark.parametrize("scheme", ["kafka", "confluent"])
+def test_program_of_the_page_prints_what_it_reads(
+    secured: Secured,
+    scheme: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """With the password out of the environment."""
+    from examples import secured as program
+
+    name = topic_of(secured, 10)
+    source = (
+        Path(program.__file__).read_text("utf-8").replace('stream("orders")', f'stream("{name}")')
+    )
+    names: dict[str, Any] = {"__name__": "secured"}
+    exec(compile(source, program.__file__, "exec"), names)
+    monkeypatch.setenv("KAFKA_PASSWORD", PASSWORD)
+    printed = ""
+
+    async def main() -> None:
+        nonlocal printed
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                url = f"{scheme}://{secured.address}"
+                nursery.start_soon(names["main"], url, str(secured.authority), USER)
+                while printed.count("\n") < 10:
+                    await trio.sleep(0.05)
+                    printed += capsys.readouterr().out
+                nursery.cancel_scope.cancel()
+
+    trio.run(main)
+    assert printed.count("\n") == 10
 
 
 def test_transaction_goes_through_tls(secured: Secured) -> None:

@@ -18,6 +18,7 @@ PAGES = [
     ),
     ("docs/dead-letters.md", ["dead_letters.py", "dead_letters_exactly_once.py"], []),
     ("docs/kubernetes.md", ["kubernetes.py"], []),
+    ("docs/security.md", ["secured.py"], []),
 ]
 
 
