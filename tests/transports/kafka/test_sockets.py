@@ -3,15 +3,20 @@
 import gc
 import os
 import socket
+import ssl
 import stat
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import trio
+import trustme
+from kafka.errors import KafkaConnectionError
 from kafka.net.compat import KafkaNetClient
+from kafka.net.transport import KafkaSSLTransport
 
 from trio_consumer import (
     AuthenticationError,
@@ -124,3 +129,37 @@ def test_closed_client_closes_sockets_with_unsent_bytes() -> None:
             transport.close()
             client.close()
             assert open_sockets() == before + 1
+
+
+def test_what_was_sent_before_the_end_of_a_connection_is_received() -> None:
+    """Through TLS: an answer and the end that come at once are an answer, then an end."""
+    authority = trustme.CA()
+    outer = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(outer)
+    inner = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    authority.configure_trust(inner)
+    here, there = socket.socketpair()
+
+    def refuse() -> None:
+        with outer.wrap_socket(there, server_side=True) as broker:
+            broker.sendall(b"wrong password")
+
+    broker = threading.Thread(target=refuse)
+    broker.start()
+    with inner.wrap_socket(here, server_hostname="localhost") as sock:
+        broker.join()  # the answer and the end are there, and none has been received
+        sock.setblocking(False)
+        transport = KafkaSSLTransport.__new__(KafkaSSLTransport)
+        transport._sock, transport._closed = sock, False
+
+        async def build() -> Any:
+            return transport
+
+        manager = SimpleNamespace(_build_transport=build)
+        internals.hear_last_words(SimpleNamespace(_manager=manager))
+        with pytest.raises(StopIteration):
+            manager._build_transport().send(None)
+        assert transport._sock_recv() == (b"wrong password", None)
+        data, error = transport._sock_recv()
+        assert data == b""
+        assert isinstance(error, KafkaConnectionError)

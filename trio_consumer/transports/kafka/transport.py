@@ -111,6 +111,7 @@ async def _open(options: dict[str, Any], brokers: str, timeout: float) -> KafkaC
         nets.append(net)
         internals.watch_connections(net, refusals)
         internals.close_left_sockets(net)
+        internals.hear_last_words(net)
         internals.read_large_pieces(net)
         internals.make_topics(net, options["allow_auto_create_topics"])
         return net
