@@ -547,28 +547,26 @@ def close_left_sockets(client: Any) -> None:
 
 
 def hear_last_words(client: Any) -> None:
-    """Let a client have what a broker sent right before it hung up, through TLS too.
+    """Let a client have what a broker sent right before it hung up.
 
     It receives until there is no more; if that is the end of the connection, it throws
     away what came before (3.0.12).  A broker that refuses a password answers and hangs
     up: where both are there at once, all that was left was a closed connection, and the
-    error in the end that no broker had answered.  Without TLS
-    :func:`read_large_pieces` receives once a turn.
+    error in the end that no broker had answered.
     """
     manager = client._manager
     build = manager._build_transport
 
     async def built(*args: Any, **kwargs: Any) -> Any:
         transport = await build(*args, **kwargs)
-        if isinstance(transport, KafkaSSLTransport):
-            receive = transport._sock_recv
+        receive = transport._sock_recv
 
-            def receive_first() -> tuple[bytes, Exception | None]:
-                data, error = receive()
-                # The end of a connection does not go away: the next turn meets it again.
-                return (data, None) if data else (data, error)
+        def receive_first() -> tuple[bytes, Exception | None]:
+            data, error = receive()
+            # The end of a connection does not go away: the next turn meets it again.
+            return (data, None) if data else (data, error)
 
-            transport._sock_recv = receive_first
+        transport._sock_recv = receive_first
         return transport
 
     manager._build_transport = built
