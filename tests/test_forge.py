@@ -13,7 +13,7 @@ import yaml
 ROOT = Path(__file__).parents[1]
 FORGE = ROOT / ".github"
 NOXFILE = (ROOT / "noxfile.py").read_text("utf-8")
-SESSIONS = set(re.findall(r"^def (\w+)\(session", NOXFILE, re.MULTILINE))
+SESSIONS = set(re.findall(r"^@nox\.session.*\ndef (\w+)", NOXFILE, re.MULTILINE))
 
 
 def load(path: Path) -> Any:
