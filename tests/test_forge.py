@@ -112,3 +112,9 @@ def test_links_of_the_forge_lead_somewhere() -> None:
     for page in FORGE.glob("*.md"):
         for target in re.findall(r"\]\(([^)]+)\)", page.read_text("utf-8")):
             assert "://" in target or (FORGE / target).exists(), target
+
+
+def test_contributing_names_every_session() -> None:
+    """Who wants to change something finds what there is to run."""
+    named = set(re.findall(r"nox -s (\w+)", (ROOT / "CONTRIBUTING.md").read_text("utf-8")))
+    assert named == SESSIONS
