@@ -9,6 +9,9 @@ It has no thread and no task, reads only Trio's clock, and draws random numbers
 from generators with a seed, so a run under a virtual clock can be repeated.
 (Trio itself shuffles the tasks that are ready at one moment; a repetition to
 the last step needs Trio's own scheduler to be seeded, as Hypothesis does.)
+
+The module is long because all that a test may ask of a broker is one class, mostly
+docstrings; what is done stands in the modules beside it.
 """
 
 from __future__ import annotations
@@ -38,6 +41,7 @@ from .producer import open_producer
 from .protocol import AcceptedCommit, GroupObserver, GroupState
 from .session import MemorySession, open_session
 from .transactions import Transaction
+from .waiting import describe, lag_of, settled_members, wait_until
 
 __all__ = ["MemoryBroker"]
 
@@ -59,6 +63,11 @@ class MemoryBroker:
             members before its first generation.
         observer: Told of rebalances, assignments and stored commits when they
             happen, or None.
+        name: Reachable in this process as ``memory://name`` from now on, until
+            :meth:`forget`; or None.
+
+    Raises:
+        ConfigurationError: Another broker has the name.
     """
 
     closed_errors: ClassVar[tuple[type[BaseException], ...]] = (trio.ClosedResourceError,)
@@ -72,7 +81,13 @@ class MemoryBroker:
         epoch: float = 1_700_000_000.0,
         initial_rebalance_delay: float = 0.0,
         observer: GroupObserver | None = None,
+        name: str | None = None,
     ) -> None:
+        if name is not None and (name in _named or not name):
+            raise ConfigurationError(
+                f"cannot call a memory broker {name!r}: "
+                + ("another one has that name; forget() it first" if name else "give it a name")
+            )
         if faults is None:
             faults = Faults(latency=latency)
         elif latency != 0.0:
@@ -88,6 +103,9 @@ class MemoryBroker:
         self._transaction_numbers = itertools.count(1)
         self._epochs: dict[str, int] = {}
         self._transactions: dict[str, Transaction] = {}
+        self._name = name
+        if name is not None:
+            _named[name] = self
 
     def __repr__(self) -> str:
         cluster = self._cluster
@@ -102,13 +120,27 @@ class MemoryBroker:
     def named(cls, name: str) -> MemoryBroker:
         """The broker of this name in this process, created on first use."""
         if name not in _named:
-            _named[name] = cls()
+            cls(name=name)
         return _named[name]
 
     @staticmethod
     def forget(name: str) -> None:
         """Let the next :meth:`named` create a new one; nothing if there is none."""
         _named.pop(name, None)
+
+    @property
+    def url(self) -> str:
+        """The address ``memory://name``, for a program that takes one.
+
+        Raises:
+            ConfigurationError: It has no name.
+        """
+        if self._name is None:
+            raise ConfigurationError(
+                "this memory broker has no name: make it with MemoryBroker(name=...),"
+                " or pass the broker itself to open_consumer()"
+            )
+        return f"memory://{self._name}"
 
     def connect(
         self, settings: SessionSettings, listener: RebalanceListener
@@ -166,6 +198,7 @@ class MemoryBroker:
         del self._cluster.topics[name]
         for group in self._cluster.groups().values():
             group.forget_topic(name)
+        self._cluster.watchers.changed()
 
     def produce(
         self,
@@ -344,6 +377,22 @@ class MemoryBroker:
         """What a group has committed, or None."""
         return self._cluster.group(group).offsets.get(tp)
 
+    def lag(self, group: str, what: str | TopicPartition) -> int:
+        """How many offsets a group has not committed yet.
+
+        That is the end of the log less the committed offset, or less the first offset
+        available where nothing is committed.  As in Kafka, holes and the markers of
+        transactions count.
+
+        Args:
+            group: The group.
+            what: A partition, or a topic: the sum of its partitions.
+
+        Raises:
+            UnknownTopicError: There is no such topic or partition.
+        """
+        return lag_of(self._cluster, self._cluster.group(group), what)
+
     def set_committed(
         self, group: str, tp: TopicPartition, offset: int | OffsetAndMetadata
     ) -> None:
@@ -376,19 +425,200 @@ class MemoryBroker:
         """Begin a rebalance; members learn of it with a heartbeat."""
         self._cluster.ask(group, lambda state, now: state.force_rebalance(now))
 
-    def expire(self, member_id: str) -> None:
+    def revoke(self, group: str, *tps: TopicPartition) -> None:
+        """Take partitions from whoever has them, by a rebalance, and give them to nobody.
+
+        Members learn of it with a heartbeat, commit what is finished, and are told
+        ``revoked``.  An eager group (the default) gives all of its partitions back for
+        that, as on Kafka, and gets the others again; a cooperative one keeps the others.
+        Wait for the end with :meth:`wait_settled`.
+
+        Args:
+            group: The group.
+            tps: The partitions; without any, all that its members have.
+
+        Raises:
+            UnknownTopicError: There is no such partition.
+        """
+        for tp in tps:
+            self._cluster.log(tp)
+        state = self._cluster.group(group)
+        taken = frozenset(tps) or frozenset[TopicPartition]().union(*self.members(group).values())
+        self._cluster.ask(group, lambda _, now: state.withhold(state.withheld | taken, now))
+
+    def give_back(self, group: str, *tps: TopicPartition) -> None:
+        """Undo :meth:`revoke`, by another rebalance.
+
+        Args:
+            group: The group.
+            tps: The partitions; without any, all that were revoked.
+        """
+        state = self._cluster.group(group)
+        kept = state.withheld.difference(tps) if tps else frozenset[TopicPartition]()
+        if kept != state.withheld:
+            self._cluster.ask(group, lambda _, now: state.withhold(kept, now))
+
+    def lose(self, group: str, *tps: TopicPartition) -> None:
+        """Let the members that have these partitions lose all that they have.
+
+        Their sessions expire: no commit of theirs is taken any more.  They learn of it
+        at their next contact, are told ``lost``, and join again as new members, which
+        :meth:`wait_settled` waits for.
+
+        Args:
+            group: The group.
+            tps: The partitions; without any, every member loses what it has.
+
+        Raises:
+            ConfigurationError: No member has one of them.
+        """
+        losers = {key for key, has in self.members(group).items() if not tps or has & {*tps}}
+        owned = frozenset[TopicPartition]().union(*self.members(group).values())
+        if not losers or not owned.issuperset(tps):
+            raise ConfigurationError(
+                f"cannot lose {', '.join(map(str, tps)) or 'anything'}:"
+                f" no member has it now; {describe(self._cluster, group)}."
+                f" Wait for the members with wait_members()"
+            )
+        for member_id in sorted(losers):
+            self.expire(member_id)
+
+    def expire(self, member: str) -> None:
         """Let a member's session expire now; it learns of it at its next contact.
+
+        Args:
+            member: Its member id, or the ``client_id`` of its session; of several
+                sessions of that name, the first.
 
         Raises:
             ConfigurationError: No group has such a member.
         """
+        named = [c.member_id for c in self._cluster.connections if c.client_id == member]
+        known = {key for group in self._cluster.groups().values() for key in group.members}
+        member_id = named[0] if named and member not in known else member
         for name, group in self._cluster.groups().items():
             if member_id in group.members:
                 self._cluster.ask(name, lambda state, now: state.leave(member_id, now))
                 return
-        raise ConfigurationError(f"cannot remove the member {member_id!r}: no group has it")
+        raise ConfigurationError(f"cannot remove the member {member!r}: no group has it")
 
     kick = expire
+
+    # Waiting
+
+    async def wait_committed(
+        self, group: str, tp: TopicPartition, offset: int, *, timeout: float = 60.0
+    ) -> OffsetAndMetadata:
+        """Wait until a group has committed at least this offset of a partition.
+
+        This and the other waits may be called from a task of Trio or of asyncio, of any
+        thread.  They wait for the change itself: nobody polls, and under a virtual clock
+        no time passes but that of the others.  Cancelling one changes nothing.
+
+        Args:
+            group: The group.
+            tp: The partition.
+            offset: The offset, the next one to be read.
+            timeout: Seconds, on the clock of the running event loop.
+
+        Returns:
+            What is committed then.
+
+        Raises:
+            TimeoutError: It has not come to that in time; the text says to what it has.
+            UnknownTopicError: There is no such partition.
+        """
+
+        def look() -> OffsetAndMetadata | None:
+            self._cluster.log(tp)
+            state = self._cluster.peek(group)
+            stored = None if state is None else state.offsets.get(tp)
+            return stored if stored is not None and stored.offset >= offset else None
+
+        what = f"{tp} is not committed at {offset}"
+        return await wait_until(self._cluster, group, look, lambda: what, timeout)
+
+    async def wait_lag(
+        self, group: str, what: str | TopicPartition, lag: int = 0, *, timeout: float = 60.0
+    ) -> None:
+        """Wait until a group lags by at most so many offsets; by default until it has everything.
+
+        Cancelling it changes nothing; see :meth:`wait_committed`.
+
+        Args:
+            group: The group.
+            what: A partition, or a topic: the sum of its partitions.
+            lag: See :meth:`lag`.
+            timeout: Seconds, on the clock of the running event loop.
+
+        Raises:
+            TimeoutError: It has not come to that in time; the text says to what it has.
+            UnknownTopicError: There is no such topic or partition.
+        """
+
+        def now() -> int:
+            return lag_of(self._cluster, self._cluster.peek(group), what)
+
+        def failed() -> str:
+            return f"the lag of {what} is {now()} and not down to {lag}"
+
+        await wait_until(
+            self._cluster, group, lambda: True if now() <= lag else None, failed, timeout
+        )
+
+    async def wait_settled(
+        self, group: str, *, timeout: float = 60.0
+    ) -> dict[str, frozenset[TopicPartition]]:
+        """Wait until no rebalance of a group is under way or due.
+
+        Each member has been told then, and its callbacks have returned; members that are
+        frozen do not count.  A consumer that has no topic yet is no member: for the first
+        one use :meth:`wait_members`.  Cancelling it changes nothing; see
+        :meth:`wait_committed`.
+
+        Args:
+            group: The group.
+            timeout: Seconds, on the clock of the running event loop.
+
+        Returns:
+            The partitions of each member by its id.
+
+        Raises:
+            TimeoutError: It has not come to that in time.
+        """
+        return await wait_until(
+            self._cluster,
+            group,
+            lambda: settled_members(self._cluster, group),
+            lambda: f"the group {group!r} has not settled",
+            timeout,
+        )
+
+    async def wait_members(
+        self, group: str, n: int = 1, *, timeout: float = 60.0
+    ) -> dict[str, frozenset[TopicPartition]]:
+        """Wait until a group has settled with so many members; see :meth:`wait_settled`.
+
+        Cancelling it changes nothing; see :meth:`wait_committed`.
+
+        Args:
+            group: The group.
+            n: How many members; with 0, until all have left.
+            timeout: Seconds, on the clock of the running event loop.
+
+        Returns:
+            The partitions of each member by its id.
+
+        Raises:
+            TimeoutError: It has not come to that in time.
+        """
+
+        def look() -> dict[str, frozenset[TopicPartition]] | None:
+            members = settled_members(self._cluster, group)
+            return members if members is not None and len(members) == n else None
+
+        what = f"the group {group!r} has not settled with {n} members"
+        return await wait_until(self._cluster, group, look, lambda: what, timeout)
 
     # Faults
 
@@ -411,6 +641,11 @@ class MemoryBroker:
             error: How, as a :class:`CommitFault` or its value.
         """
         self._cluster.injector.fail_next_commits(n, CommitFault(error))
+
+    @property
+    def unmet_commit_faults(self) -> int:
+        """How many faults that :meth:`fail_next_commits` ordered have met no commit yet."""
+        return self._cluster.injector.ordered
 
     def down(self) -> None:
         """Outage: requests wait, and sessions may expire meanwhile."""
@@ -443,6 +678,7 @@ class MemoryBroker:
             ConfigurationError: No session is this member.
         """
         self._connection(member).freeze()
+        self._cluster.watchers.changed()
 
     def thaw(self, member: str) -> None:
         """Undo :meth:`freeze`; what was waiting is sent now.
@@ -451,6 +687,7 @@ class MemoryBroker:
             ConfigurationError: No session is this member.
         """
         self._connection(member).thaw()
+        self._cluster.watchers.changed()
 
     def heal(self) -> None:
         """End every fault but frozen sessions: outage, held answers, ordered and by chance."""

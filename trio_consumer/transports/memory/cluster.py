@@ -20,6 +20,7 @@ from .faults import FaultInjector, Faults
 from .group import Group
 from .log import PartitionLog
 from .protocol import GroupObserver
+from .waiting import Watchers
 
 if TYPE_CHECKING:
     from .transactions import Transaction
@@ -109,6 +110,26 @@ class Connection(Protocol):
         """What the session was opened as."""
         ...
 
+    @property
+    def group(self) -> str:
+        """The group of the session."""
+        ...
+
+    @property
+    def frozen(self) -> bool:
+        """Whether :meth:`freeze` was called and :meth:`thaw` was not."""
+        ...
+
+    @property
+    def has_topics(self) -> bool:
+        """Whether it subscribes to something."""
+        ...
+
+    @property
+    def holds(self) -> frozenset[TopicPartition] | None:
+        """What it has been told to own; None while it is about to be told something else."""
+        ...
+
     def freeze(self) -> None:
         """Let nothing reach the broker from now on."""
         ...
@@ -130,6 +151,7 @@ class Cluster:
         answering: False while requests arrive and no answer comes back.
         gate: Woken when one of these changes.
         transactions: Those that are open.
+        watchers: Who waits for something to become true.
         observer: Told what the coordinators do, or None.
     """
 
@@ -148,6 +170,7 @@ class Cluster:
         self.reachable = True
         self.answering = True
         self.gate: Signal = Signal()
+        self.watchers: Watchers = Watchers()
         self.topics: dict[str, list[PartitionLog]] = {}
         self.connections: list[Connection] = []
         # By number, in the order in which they began.
@@ -224,6 +247,10 @@ class Cluster:
         self.announce(name)
         return group
 
+    def peek(self, name: str) -> Group | None:
+        """The group of this name as it was left, and no time passes; None if there is none."""
+        return self._groups.get(name)
+
     def expire_transactions(self) -> None:
         """End the transactions whose time is over."""
         now = self.clock.now()
@@ -234,6 +261,7 @@ class Cluster:
         """Put a request to a group's coordinator and wake those whom it concerns."""
         result = request(self.group(name), self.clock.now())
         self.announce(name)
+        self.watchers.changed()
         return result
 
     def groups(self) -> Mapping[str, Group]:
@@ -251,11 +279,13 @@ class Cluster:
         if version != self._seen[name]:
             self._seen[name] = version
             self._signals[name].notify()
+            self.watchers.changed()
 
     def wake(self) -> None:
         """Let every session look for records again."""
         for connection in self.connections:
             connection.wake()
+        self.watchers.changed()
 
     def _new_member_id(self, client_id: str) -> str:
         # Padded, so that the order by name is the order of joining.

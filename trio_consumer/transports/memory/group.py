@@ -82,6 +82,8 @@ class Group:
         self.pending: dict[TopicPartition, set[int]] = {}
         self.history: list[AcceptedCommit] = []
         self.assigned_from: dict[str, int] = {}
+        # Partitions that the leader assigns to nobody; an administrator's wish.
+        self.withheld: frozenset[TopicPartition] = frozenset()
         self._new_member_id = new_member_id
         self._observer = observer
         self._initial_delay = initial_delay
@@ -260,6 +262,7 @@ class Group:
         """Drop the offsets of a topic that was deleted."""
         for tp in [tp for tp in self.offsets if tp.topic == topic]:
             del self.offsets[tp]
+        self.withheld = frozenset(tp for tp in self.withheld if tp.topic != topic)
 
     def check(
         self, member_id: str, generation: int, instance_id: str | None = None
@@ -277,6 +280,11 @@ class Group:
         """Begin a rebalance, as if a member had asked for one."""
         if self.members:
             self._prepare_rebalance(now)
+
+    def withhold(self, tps: frozenset[TopicPartition], now: float) -> None:
+        """Assign these to nobody from now on, and all others as before, by a rebalance."""
+        self.withheld = tps
+        self.force_rebalance(now)
 
     def next_deadline(self) -> float:
         """When :meth:`tick` has something to do, seconds; infinity if never."""
@@ -412,7 +420,10 @@ class Group:
         claims = {member_id: member.request.claim for member_id, member in self.members.items()}
         topics = self.topics()
         self.assigned_from = {t: n for t, n in partitions.items() if t in topics}
-        result = assign(self.assignor, claims, self.assigned_from)
+        result = {
+            member_id: tps - self.withheld
+            for member_id, tps in assign(self.assignor, claims, self.assigned_from).items()
+        }
         for member_id, member in self.members.items():
             member.assignment = result[member_id]
             if member.phase is MemberPhase.SYNCING:

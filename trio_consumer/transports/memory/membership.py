@@ -84,11 +84,23 @@ class Membership:
         self._member_id = ""
         self._generation = -1
         self._owned_generation = -1
+        self._idle = False
 
     @property
     def state(self) -> MemberState:
         """The state now."""
         return self._state
+
+    @property
+    def topics(self) -> frozenset[str]:
+        """The subscription."""
+        return self._topics
+
+    @property
+    def holds(self) -> frozenset[TopicPartition] | None:
+        """What the listener was told; None while it is, or is about to be, told something else."""
+        settled = self._in(MemberState.OUT, MemberState.STABLE, MemberState.FAILED)
+        return self._fetcher.held if settled and self._idle else None
 
     def metadata(self) -> GroupMetadata:
         """Who this member is now."""
@@ -157,9 +169,12 @@ class Membership:
                     self._set(MemberState.DUE)
             elif self._in(MemberState.FAILED):
                 await self._tell_lost()
+                self._rest()
                 return
             else:
+                self._rest()
                 await self.changed.wait()
+                self._idle = False
 
     async def heartbeat(self) -> None:
         """Send heartbeats while a member and not joining; runs until cancelled."""
@@ -205,6 +220,10 @@ class Membership:
     def _set(self, state: MemberState) -> None:
         self._state = state
         self.changed.notify()
+
+    def _rest(self) -> None:
+        self._idle = True
+        self._cluster.watchers.changed()
 
     def _forget(self) -> None:
         self._member_id = ""

@@ -107,6 +107,26 @@ class MemorySession:
         """The ``client_id`` that it was opened with."""
         return self._options.client_id
 
+    @property
+    def group(self) -> str:
+        """The group that it was opened for."""
+        return self._settings.group
+
+    @property
+    def frozen(self) -> bool:
+        """Whether it is frozen."""
+        return self._link.frozen
+
+    @property
+    def has_topics(self) -> bool:
+        """Whether it subscribes to something."""
+        return bool(self._membership.topics)
+
+    @property
+    def holds(self) -> frozenset[TopicPartition] | None:
+        """What it owns, its listener's calls over; None during a rebalance."""
+        return self._membership.holds
+
     def freeze(self) -> None:
         """Nothing reaches the broker from now on."""
         self._link.freeze()
@@ -437,6 +457,7 @@ async def open_session(
     session = MemorySession(cluster, settings, read_options(settings), listener)
     await session._connect()
     cluster.connections.append(session)
+    cluster.watchers.sessions_changed()
     failure: BaseException | None = None
     try:
         async with trio.open_nursery() as nursery:
@@ -452,6 +473,7 @@ async def open_session(
     finally:
         await session._close()
         cluster.connections.remove(session)
+        cluster.watchers.sessions_changed()
     if failure is not None:
         raise failure
 
