@@ -240,3 +240,51 @@ def test_face_on_trio_is_the_plain_one() -> None:
             assert type(consumer.stream("t")) is Stream
 
     trio.run(main)
+
+
+def test_consumer_is_left_in_another_task(run_asyncio: Run) -> None:
+    """As by the fixtures of pytest-asyncio: the task that opened it has ended by then."""
+    made = broker(3)
+
+    async def main() -> None:
+        opened = open_consumer(made, group="g")
+        consumer = await asyncio.create_task(opened.__aenter__())
+        async with consumer.stream("t") as stream:
+            await take(stream, 3)
+        await asyncio.create_task(opened.__aexit__(None, None, None))
+
+    run_asyncio(main)
+    assert committed(made) == 3
+    assert made.members("g") == {}
+
+
+def test_error_of_the_consumer_waits_for_who_leaves_in_another_task(run_asyncio: Run) -> None:
+    """There is no task to cancel."""
+    made = broker(1)
+
+    def refuse(tps: object) -> None:
+        raise ZeroDivisionError
+
+    async def main() -> None:
+        opened = open_consumer(made, group="g", topics=["t"], on_partitions_assigned=refuse)
+        await asyncio.create_task(opened.__aenter__())
+        await asyncio.sleep(0.05)
+        with pytest.raises(ZeroDivisionError):
+            await asyncio.create_task(opened.__aexit__(None, None, None))
+
+    run_asyncio(main)
+    assert made.members("g") == {}
+
+
+def test_leaving_in_another_task_while_the_first_one_works_is_an_error(run_asyncio: Run) -> None:
+    """As it is for the scopes of AnyIO; the consumer is closed all the same."""
+    made = broker(3)
+
+    async def main() -> None:
+        opened = open_consumer(made, group="g", topics=["t"])
+        await opened.__aenter__()
+        with pytest.raises(RuntimeError, match="different task"):
+            await asyncio.create_task(opened.__aexit__(None, None, None))
+
+    run_asyncio(main)
+    assert made.members("g") == {}

@@ -43,7 +43,7 @@ def run_suite(
         cwd=folder,
         capture_output=True,
         encoding="utf-8",
-        timeout=300,
+        timeout=120,
     )
     print(done.stdout, done.stderr)
     summary = done.stdout.rstrip().rpartition("\n")[2].partition(" in ")[0]

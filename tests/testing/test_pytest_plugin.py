@@ -85,10 +85,24 @@ async def test_fixture(consumer, memory_broker):
 
 PYTEST_ASYNCIO = """
 import pytest
+import pytest_asyncio
 
 @pytest.mark.asyncio
 async def test_real_clock(memory_broker, memory_consumer):
     await consume_all(memory_broker, memory_consumer)
+
+@pytest_asyncio.fixture
+async def consumer(memory_broker, memory_consumer):
+    memory_broker.create_topic("t")
+    async with memory_consumer("g", topics=["t"]) as consumer:
+        yield consumer
+
+@pytest.mark.asyncio
+async def test_fixture(consumer, memory_broker):
+    [member] = await memory_broker.wait_members("g", 1)
+    memory_broker.lose("g")
+    [other] = await memory_broker.wait_members("g", 1)
+    assert member != other
 """
 
 PLAIN = """
@@ -111,7 +125,7 @@ def test_asyncio(memory_broker, memory_consumer):
 SUITES = {
     "trio": (PYTEST_TRIO, ("trio",), 3),
     "anyio": (ANYIO, ("anyio",), 4),
-    "asyncio": (PYTEST_ASYNCIO, ("asyncio",), 1),
+    "asyncio": (PYTEST_ASYNCIO, ("asyncio",), 2),
     "plain": (PLAIN, (), 3),
 }
 

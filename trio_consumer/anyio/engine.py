@@ -13,8 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import (
+    AbstractAsyncContextManager,
+    ExitStack,
+    asynccontextmanager,
+    contextmanager,
+)
 from contextvars import copy_context
 from typing import Any, ClassVar, TypeVar
 from weakref import WeakKeyDictionary
@@ -144,19 +149,24 @@ class Engine:
         If the manager cancels its block, this one is cancelled.  What the block
         raises goes through the manager as itself; a cancellation of the block
         does as a cancellation.
+
+        The block may be left in another task than it was entered in, once that has
+        ended, as the fixtures of pytest-asyncio are: then there is nothing to cancel,
+        and what the manager raises is raised when the block is left.
         """
         visit = Visit(self, manager)
         value = await visit.enter()
         error: BaseException | None = None
         try:
-            with visit.host_scope:
+            with visit.cancellable():
                 try:
                     yield value
                 except asyncio.CancelledError:
                     raise
                 except BaseException as exc:
                     error = exc
-        except asyncio.CancelledError as exc:
+        except BaseException as exc:
+            # A cancellation; or the scope's complaint of a task that is not its own.
             await visit.leave(exc)
             raise
         await visit.leave(error)
@@ -175,7 +185,25 @@ class Visit:
         self._body: outcome.Outcome[None] | None = None
         self._entered: asyncio.Future[Any] = engine.loop.create_future()
         self._ended: asyncio.Future[outcome.Outcome[None]] = engine.loop.create_future()
-        self.host_scope: anyio.CancelScope = anyio.CancelScope()
+        self._host = asyncio.current_task()
+        self._host_scope = anyio.CancelScope()
+
+    @contextmanager
+    def cancellable(self) -> Generator[None, None, None]:
+        """Let the manager cancel the block."""
+        with ExitStack() as stack:
+            stack.enter_context(self._host_scope)
+            try:
+                yield
+            finally:
+                if self._host is None or self._host.done():
+                    # A scope is left in its own task only; that one needs none any more.
+                    stack.pop_all()
+
+    def _cancel_host(self) -> None:
+        # A scope of a task that has ended would be cancelled again and again.
+        if self._host is not None and not self._host.done():
+            self._host_scope.cancel()
 
     async def enter(self) -> Any:
         """Start the task; what the manager yields, or what it raises."""
@@ -228,7 +256,7 @@ class Visit:
             except trio.Cancelled:
                 if not self._left:
                     # The manager's own doing: the block has to go first.
-                    self.host_scope.cancel()
+                    self._cancel_host()
                     with trio.CancelScope(shield=True):
                         await self._wakeup.wait()
                     if self._body is not None:
