@@ -19,15 +19,10 @@ from .support import ALL, COOPERATIVE, T0, T1, T2, T3, Recorder, at, broker, run
 TOPICS = frozenset({"t"})
 
 
-def ending(*, loop: str) -> Callable[[Callable[[], Awaitable[Any]]], Any]:
-    """Run an async function on one of the event loops."""
-    return lambda main: anyio.run(main, backend=loop)
-
-
 @pytest.fixture(params=["asyncio", "trio"])
 def run_any(request: pytest.FixtureRequest) -> Callable[[Callable[[], Awaitable[Any]]], Any]:
     """Each event loop, on the real clock."""
-    return ending(loop=request.param)
+    return lambda main: anyio.run(main, backend=request.param)
 
 
 def test_wait_committed_returns_in_the_step_of_the_commit() -> None:
@@ -131,6 +126,24 @@ def test_wait_lag_follows_records_and_commits() -> None:
     run(main)
 
 
+def test_wait_lag_is_woken_when_the_log_gets_shorter() -> None:
+    """Retention deletes what was not consumed."""
+
+    async def main() -> None:
+        b = broker(1, records=4)
+
+        async def delete() -> None:
+            await trio.sleep(1)
+            b.delete_records(T0, 4)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(delete)
+            await b.wait_lag("g", "t")
+            assert trio.current_time() == 1
+
+    run(main)
+
+
 def test_wait_members_waits_for_the_callbacks() -> None:
     """A member that was assigned and is still being told has not settled."""
 
@@ -206,6 +219,71 @@ def test_wait_settled_does_not_wait_for_who_is_frozen() -> None:
             b.thaw(frozen)
             members = await b.wait_members("g", 2)
             assert frozen not in members
+
+    run(main)
+
+
+def test_wait_settled_ends_when_the_last_one_that_was_busy_is_frozen() -> None:
+    """Nothing else happens then that would wake it."""
+
+    async def main() -> None:
+        b = broker()
+
+        async def slow(name: str, tps: object) -> None:
+            await trio.sleep(40)
+
+        async with b.connect(settings(), Recorder(hook=slow)) as session:
+            await session.subscribe(TOPICS)
+
+            async def freeze() -> None:
+                await trio.sleep(5)
+                b.freeze(session.member_id)
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(freeze)
+                await b.wait_settled("g")
+                assert trio.current_time() == 5
+
+    run(main)
+
+
+def test_wait_settled_waits_for_who_lost_nothing() -> None:
+    """A member that has no partition and was thrown out joins again all the same."""
+
+    async def main() -> None:
+        b = broker()
+        async with b.connect(settings(), Recorder()) as session:
+            await session.subscribe(TOPICS)
+            await b.wait_members("g", 1)
+            b.revoke("g")
+            [before] = await b.wait_settled("g")
+            b.lose("g")
+            [after] = await b.wait_settled("g")
+            assert before != after
+
+    run(main)
+
+
+def test_wait_settled_waits_for_who_holds_what_it_no_longer_has() -> None:
+    """A static member slept while its partition went, and does not know yet."""
+
+    async def main() -> None:
+        b = broker()
+        static = settings(client={"group_instance_id": "s", "max_poll_interval_ms": 5000})
+        listener = Recorder()
+        other = settings(client={"max_poll_interval_ms": 5000})
+        async with b.connect(static, listener) as one, b.connect(other, Recorder()) as two:
+            await one.subscribe(TOPICS)
+            await two.subscribe(TOPICS)
+            members = await b.wait_members("g", 2)
+            assert members[one.member_id] == {T0, T1}
+            b.freeze(one.member_id)
+            b.revoke("g", T0)
+            await b.wait_settled("g")
+            assert listener.held == {T0, T1}
+            b.thaw(one.member_id)
+            members = await b.wait_settled("g")
+            assert members[one.member_id] == listener.held == {T1}
 
     run(main)
 
