@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import threading
 from collections import Counter
 from collections.abc import Callable
 
@@ -148,3 +149,16 @@ def test_impossible_arguments_are_refused(call: Callable[[], object]) -> None:
     """Before anything is simulated."""
     with pytest.raises(ConfigurationError, match=r"to simulate|must be at least 1"):
         call()
+
+
+def test_thread_of_before_may_end_meanwhile() -> None:
+    """Trio keeps idle threads for some seconds after another test; one less is none left."""
+    over = threading.Event()
+    thread = threading.Thread(target=over.wait)
+    thread.start()
+
+    async def end_it(message: Message) -> None:
+        over.set()
+        thread.join()
+
+    assert simulate(end_it, seeds=1).simulations == 1
