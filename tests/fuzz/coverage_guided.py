@@ -15,7 +15,8 @@ import atheris  # type: ignore[import-not-found]  # in the session only
 from kafka.errors import CorruptRecordError
 
 with atheris.instrument_imports(include=["trio_consumer.transports.kafka.records"]):
-    from trio_consumer.transports.kafka.records import KafkaRecord, read_records
+    from trio_consumer.transports.kafka.records import read_records
+    from trio_consumer.transports.record import KafkaRecord
 
 LAST = 300
 

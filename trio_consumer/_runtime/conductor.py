@@ -23,7 +23,7 @@ from .._core.fanout import Run, plan_runs
 from .._core.scheduling import SchedulingStrategy, Slice
 from .._errors import ConfigurationError
 from .._types import TopicPartition
-from ..transports.base import ClientRecords, PolledBatch, Record, Session
+from ..transports.base import PolledBatch, Record, Session
 from .decoding import Decode, Deserializers, SharedDecoding
 from .logs import about
 from .message import Chunk
@@ -309,8 +309,6 @@ def _offsets(records: Sequence[Record]) -> Sequence[int]:
     first, last = records[0].offset, records[-1].offset
     if last - first + 1 == len(records):
         return range(first, last + 1)
-    if isinstance(records, ClientRecords):
-        return as_offsets(list(map(records.fields.offset, records.raw)))
     return as_offsets([record.offset for record in records])
 
 

@@ -63,7 +63,7 @@ class MessageIterator:
             stream._next = index + 1
             chunk: Chunk = stream._chunk  # type: ignore[assignment]  # _advance() saw to it
             if chunk.decode is None:
-                message = chunk.kind(chunk.rows[index], chunk, index)
+                message = Message(chunk.records[index], chunk, index)
                 break
             try:
                 message = chunk.message(index)

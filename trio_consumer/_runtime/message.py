@@ -16,7 +16,7 @@ import trio
 from .._core.delivered_batch import DeliveredBatch
 from .._core.ledger import Ledger
 from .._types import TopicPartition
-from ..transports.base import ClientRecords, Record, RecordFields
+from ..transports.base import Record
 from .decoding import Decode
 
 if TYPE_CHECKING:
@@ -37,19 +37,9 @@ class Chunk:
         entries: Their entries in the ledger, same indices; None for an observer.
         bit: The stream's bit in those entries.
         decode: Key and value of the record at an index; None leaves the bytes.
-        rows: The records as the client made them, same indices.
-        fields: How to read a row that is no record by itself, else None.
-        kind: The class of messages that are not decoded.
     """
 
-    __slots__ = (
-        *("assignment", "bit", "decode", "entries", "fields", "kind", "ledger", "records"),
-        *("rows", "stream"),
-    )
-
-    rows: Sequence[Any]
-    fields: RecordFields | None
-    kind: type[Message]
+    __slots__ = ("assignment", "bit", "decode", "entries", "ledger", "records", "stream")
 
     def __init__(
         self,
@@ -68,10 +58,6 @@ class Chunk:
         self.entries = entries
         self.bit = bit
         self.decode = decode
-        if isinstance(records, ClientRecords):
-            self.rows, self.fields, self.kind = records.raw, records.fields, ClientMessage
-        else:
-            self.rows, self.fields, self.kind = records, None, Message
 
     def message(self, index: int) -> Message:
         """Make the message of a record.
@@ -81,12 +67,11 @@ class Chunk:
         """
         if self.decode is None:
             return self.raw_message(index)
-        kind = DecodedMessage if self.fields is None else DecodedClientMessage
-        return kind(self.rows[index], self, index, *self.decode(index))
+        return DecodedMessage(self.records[index], self, index, *self.decode(index))
 
     def raw_message(self, index: int) -> Message:
         """Make the message of a record with its key and value as bytes."""
-        return self.kind(self.rows[index], self, index)
+        return Message(self.records[index], self, index)
 
     def messages(self, start: int, stop: int) -> Iterator[Message]:
         """Make the messages of the records from one index up to another, each when it is asked for.
@@ -96,7 +81,7 @@ class Chunk:
         """
         indices = range(start, stop)
         if self.decode is None:
-            return map(self.kind, self.rows[start:stop], repeat(self), indices)
+            return map(Message, self.records[start:stop], repeat(self), indices)
         return map(self.message, indices)
 
     def again(self, index: int, entries: DeliveredBatch) -> Chunk:
@@ -284,58 +269,6 @@ class DecodedMessage(Message, eq=False):
     def value(self) -> Any:
         """The value, decoded."""
         return self._value
-
-
-class ClientMessage(Message, eq=False):
-    """A message whose record only the client's own functions can read."""
-
-    _record: Any
-
-    @property
-    def _fields(self) -> RecordFields:
-        fields = self._chunk.fields
-        assert fields is not None  # or it would be another kind of message
-        return fields
-
-    @property
-    def topic(self) -> str:
-        """Name of the topic."""
-        return self._chunk.assignment.tp.topic
-
-    @property
-    def partition(self) -> int:
-        """Number of the partition."""
-        return self._chunk.assignment.tp.partition
-
-    @property
-    def offset(self) -> int:
-        """Offset of the record in its partition."""
-        return self._fields.offset(self._record)
-
-    @property
-    def key(self) -> Any:
-        """The key, bytes or None."""
-        return self._chunk.fields.key(self._record)  # type: ignore[union-attr]  # speed
-
-    @property
-    def value(self) -> Any:
-        """The value, bytes or None."""
-        return self._chunk.fields.value(self._record)  # type: ignore[union-attr]  # speed
-
-    @property
-    def headers(self) -> Sequence[tuple[str, bytes | None]]:
-        """Headers in the order of the producer; a name may occur twice."""
-        return self._fields.headers(self._record)
-
-    @property
-    def timestamp(self) -> float | None:
-        """Seconds since the epoch, as the producer or the broker stamped it; None if neither."""
-        milliseconds = self._fields.timestamp(self._record)
-        return None if milliseconds < 0 else milliseconds / 1000
-
-
-class DecodedClientMessage(DecodedMessage, ClientMessage, eq=False):
-    """Such a message of a stream with deserializers."""
 
 
 Segment = tuple[Chunk, int, int]

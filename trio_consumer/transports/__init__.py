@@ -14,13 +14,11 @@ from .._errors import ConfigurationError
 from .._errors import shown as _shown
 from .addresses import shown_url as _shown_url
 from .base import (
-    ClientRecords,
     OutgoingRecord,
     PolledBatch,
     ProducerSettings,
     RebalanceListener,
     Record,
-    RecordFields,
     Session,
     SessionSettings,
     TransactionalProducer,
@@ -29,14 +27,12 @@ from .base import (
 )
 
 __all__ = [
-    "ClientRecords",
     "KafkaTransport",
     "OutgoingRecord",
     "PolledBatch",
     "ProducerSettings",
     "RebalanceListener",
     "Record",
-    "RecordFields",
     "Session",
     "SessionSettings",
     "TransactionalProducer",

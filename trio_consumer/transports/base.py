@@ -26,21 +26,19 @@ What every transport keeps:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, overload, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from .._types import GroupMetadata, OffsetAndMetadata, TopicPartition
 
 __all__ = [
-    "ClientRecords",
     "OutgoingRecord",
     "PolledBatch",
     "ProducerSettings",
     "RebalanceListener",
     "Record",
-    "RecordFields",
     "Session",
     "SessionSettings",
     "TransactionalProducer",
@@ -90,93 +88,6 @@ class Record(Protocol):
     def headers(self) -> Sequence[tuple[str, bytes | None]]:
         """Headers in the order of the producer."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class RecordFields:
-    """How to read the fields of a client's own kind of record.
-
-    Each is a function of the client's record; what it returns is that of
-    :class:`Record`.
-    """
-
-    topic: Callable[[Any], str]
-    partition: Callable[[Any], int]
-    offset: Callable[[Any], int]
-    timestamp: Callable[[Any], int]
-    key: Callable[[Any], bytes | None]
-    value: Callable[[Any], bytes | None]
-    headers: Callable[[Any], Sequence[tuple[str, bytes | None]]]
-
-
-class ClientRecords(Sequence[Record]):
-    """Records of a client whose own kind of record has no such attributes.
-
-    To turn each of them into another object would cost more than all else that is
-    done for a message.  So they stay as they are, and whoever has a place to put
-    ``raw`` and ``fields`` reads with these; to everybody else this is a sequence of
-    :class:`Record`, made when it is looked at.
-
-    Attributes:
-        raw: The client's records.
-        fields: How to read them.
-    """
-
-    __slots__ = ("fields", "raw")
-
-    def __init__(self, raw: Sequence[Any], fields: RecordFields) -> None:
-        self.raw: Sequence[Any] = raw
-        self.fields: RecordFields = fields
-
-    def __len__(self) -> int:
-        return len(self.raw)
-
-    @overload
-    def __getitem__(self, index: int) -> Record: ...
-    @overload
-    def __getitem__(self, index: slice) -> ClientRecords: ...
-    def __getitem__(self, index: int | slice) -> Record | ClientRecords:
-        if isinstance(index, slice):
-            return ClientRecords(self.raw[index], self.fields)
-        return _View(self.raw[index], self.fields)
-
-
-class _View:
-    """One record of :class:`ClientRecords`."""
-
-    __slots__ = ("_fields", "_raw")
-
-    def __init__(self, raw: Any, fields: RecordFields) -> None:
-        self._raw = raw
-        self._fields = fields
-
-    @property
-    def topic(self) -> str:
-        return self._fields.topic(self._raw)
-
-    @property
-    def partition(self) -> int:
-        return self._fields.partition(self._raw)
-
-    @property
-    def offset(self) -> int:
-        return self._fields.offset(self._raw)
-
-    @property
-    def timestamp(self) -> int:
-        return self._fields.timestamp(self._raw)
-
-    @property
-    def key(self) -> bytes | None:
-        return self._fields.key(self._raw)
-
-    @property
-    def value(self) -> bytes | None:
-        return self._fields.value(self._raw)
-
-    @property
-    def headers(self) -> Sequence[tuple[str, bytes | None]]:
-        return self._fields.headers(self._raw)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,9 +29,10 @@ from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as ClientPartition
 
 from ..._types import GroupMetadata, OffsetAndMetadata, TopicPartition
-from ..base import ClientRecords, PolledBatch
+from ..base import PolledBatch
+from ..record import KafkaRecord
 from . import internals
-from .records import FIELDS, errors_of, runs, without_errors
+from .records import SLICE, errors_of, runs, take_apart, without_errors
 from .translate import fatal_error, is_passing, is_refusal, record_error
 
 __all__ = ["Barrier", "Commit", "PollLoop", "Polled", "Rebalance", "Seek", "Subscribe"]
@@ -275,25 +276,23 @@ class PollLoop:
     # -- polling ---------------------------------------------------------------
 
     def _poll(self) -> list[Polled]:
-        client = self._client
+        found: dict[TopicPartition, list[KafkaRecord]] = {}
+        self._errors = []
+        room = self._max_poll_records
         # With a time limit it would wait for so many records, or that long.
-        messages: list[Any] = client.consume(self._max_poll_records, 0)
-        if not messages:
-            messages = client.consume(1, STEP)
-            if messages and self._max_poll_records > 1:
-                messages += client.consume(self._max_poll_records - 1, 0)
+        taken = self._take(min(SLICE, room), 0, found) or self._take(1, STEP, found)
+        while taken and room > taken:
+            room -= taken
+            taken = self._take(min(SLICE, room), 0, found)
         if self._broken is not None:
             raise self._broken
-        self._errors = errors_of(messages)
-        if self._errors:
-            messages = without_errors(messages)
-        batches = self._batches(messages) if messages else []
+        batches = self._batches(found)
         if self._errors:
             self._note_ends(batches)
         now = time.monotonic()
         if now >= self._look_at:
             batches += self._moved({polled.batch.tp for polled in batches})
-            self.metadata = internals.group_metadata(client)
+            self.metadata = internals.group_metadata(self._client)
             # However many partitions there are, below a hundredth of the time.
             took = time.monotonic() - now
             self._look_at = now + max(LOOK, 100 * took)
@@ -301,32 +300,42 @@ class PollLoop:
             self._dispatch()
         return batches
 
-    def _batches(self, messages: list[Any]) -> list[Polled]:
-        self._troubled = False
-        found: dict[TopicPartition, list[Any]] = {}
+    def _take(self, most: int, wait: float, found: dict[TopicPartition, list[KafkaRecord]]) -> int:
+        """Sort up to so many messages by partition; how many there were, errors too."""
+        messages = self._client.consume(most, wait)
+        taken = len(messages)
+        if errors := errors_of(messages):
+            self._errors += errors
+            messages = without_errors(messages)
         for tp, run in runs(messages):
+            records = take_apart(tp, run)
             if tp in found:
-                found[tp] += run
+                found[tp] += records
             else:
-                found[tp] = run
+                found[tp] = records
+        return taken
+
+    def _batches(self, found: dict[TopicPartition, list[KafkaRecord]]) -> list[Polled]:
+        if found:
+            self._troubled = False
         # What was taken before a callback took its partition away is dropped too.
         return [
-            self._batch(tp, raw)
-            for tp, raw in found.items()
+            self._batch(tp, records)
+            for tp, records in found.items()
             if tp in self._owned and tp not in self._unsought
         ]
 
-    def _batch(self, tp: TopicPartition, raw: list[Any]) -> Polled:
-        first, last = raw[0].offset(), raw[-1].offset()
+    def _batch(self, tp: TopicPartition, records: list[KafkaRecord]) -> Polled:
+        first, last = records[0].offset, records[-1].offset
         again: int | None = None
-        if last - first + 1 != len(raw):
-            offsets = [message.offset() for message in raw]
+        if last - first + 1 != len(records):
+            offsets = [record.offset for record in records]
             # The client went back by itself in the middle, to where its reset policy
             # says: the rest is of another reading.
             for index, falls in enumerate(map(operator.ge, offsets, offsets[1:]), 1):
                 if falls:
                     again, last = offsets[index], offsets[index - 1]
-                    del raw[index:]
+                    del records[index:]
                     break
         position = last + 1
         if first < self._floor.get(tp, 0) and again is None:
@@ -337,7 +346,6 @@ class PollLoop:
             self._unsought[tp] = again
             self._floor[tp] = 0
         self._floor[tp] = max(self._floor.get(tp, 0), position)
-        records = ClientRecords(raw, FIELDS)
         return self._polled(tp, records, position)
 
     def _polled(self, tp: TopicPartition, records: Any, position: int) -> Polled:

@@ -1,46 +1,33 @@
-"""Batches of what was polled, with as little as possible done for each record.
+"""Records out of what was polled, with as little as possible done for each.
 
-The client makes one ``Message`` a record, whose fields are methods.  They stay as
-they are: a batch says how to read them, and nobody does before a handler looks.
-Everything here that runs for each record runs in C.
+The client makes one ``Message`` a record, which the garbage collector looks at.  Tens of
+thousands that wait in buffers would cost more in its collections than to take each
+message apart at once.  So it is taken apart, a slice at a time, and gone before the
+collector has a reason to run.  Everything here that runs for each record runs in C.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import groupby
+from collections.abc import Iterator, Sequence
+from itertools import groupby, repeat
+from operator import itemgetter
 from typing import Any
 
-from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
+from confluent_kafka import Message
 
 from ..._types import TopicPartition
-from ..base import RecordFields
+from ..record import KafkaRecord
 
-__all__ = ["FIELDS", "errors_of", "runs", "without_errors"]
+__all__ = ["SLICE", "errors_of", "runs", "take_apart", "without_errors"]
 
-
-def _timestamp(message: Any) -> int:
-    kind, milliseconds = message.timestamp()
-    return -1 if kind == TIMESTAMP_NOT_AVAILABLE else milliseconds
-
-
-def _headers(message: Any) -> Any:
-    return message.headers() or ()
-
+SLICE = 500
+"""Messages of the client that are alive at a time, below the 700 new objects at which
+the collector runs."""
 
 # What was polled has all of them; the client's types are those of a message to produce, too.
 _MESSAGE: Any = Message
 
-FIELDS = RecordFields(
-    topic=_MESSAGE.topic,
-    partition=_MESSAGE.partition,
-    offset=_MESSAGE.offset,
-    timestamp=_timestamp,
-    key=_MESSAGE.key,
-    value=_MESSAGE.value,
-    headers=_headers,
-)
-"""How the fields of the client's messages are read."""
+_milliseconds = itemgetter(1)  # behind the kind of timestamp; -1 if there is none
 
 
 def errors_of(messages: list[Any]) -> list[Any]:
@@ -61,3 +48,48 @@ def runs(messages: list[Any]) -> Iterator[tuple[TopicPartition, list[Any]]]:
     for topic, of_topic in topics:
         for partition, group in groupby(of_topic, _MESSAGE.partition):
             yield TopicPartition(topic, partition), list(group)
+
+
+def take_apart(tp: TopicPartition, messages: list[Any]) -> list[KafkaRecord]:
+    """The records of messages of one partition."""
+    try:
+        return _records(tp, messages, list(map(_MESSAGE.headers, messages)))
+    except UnicodeDecodeError:
+        return _records(tp, messages, list(map(_headers, messages)))
+
+
+def _records(tp: TopicPartition, messages: list[Any], headers: list[Any]) -> list[KafkaRecord]:
+    return list(
+        map(
+            KafkaRecord,
+            repeat(tp.topic),
+            repeat(tp.partition),
+            map(_MESSAGE.offset, messages),
+            map(_milliseconds, map(_MESSAGE.timestamp, messages)),
+            map(_MESSAGE.key, messages),
+            map(_MESSAGE.value, messages),
+            (each or () for each in headers) if any(headers) else repeat(()),
+        )
+    )
+
+
+def _headers(message: Any) -> Any:
+    try:
+        return message.headers()
+    except UnicodeDecodeError:
+        return UnreadableHeaders(message)
+
+
+class UnreadableHeaders(Sequence[tuple[str, "bytes | None"]]):
+    """Headers with a name that is no UTF-8: the client's error comes when they are looked at."""
+
+    __slots__ = ("_message",)
+
+    def __init__(self, message: Any) -> None:
+        self._message = message
+
+    def __len__(self) -> int:
+        return len(self._message.headers())
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._message.headers()[index]

@@ -15,34 +15,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import msgspec
 from kafka.consumer.fetcher import Fetcher, IsolationLevel
 from kafka.errors import CorruptRecordError
 from kafka.record.util import decode_varint
 
+from ..record import KafkaRecord
 from . import internals
 
-__all__ = ["BatchReader", "KafkaRecord", "read_records"]
+__all__ = ["BatchReader", "read_records"]
 
 Headers = tuple[tuple[str, bytes | None], ...]
 
 NO_HEADERS: Headers = ()
-
-
-class KafkaRecord(msgspec.Struct, gc=False):
-    """One record, see :class:`~trio_consumer.transports.base.Record`.
-
-    The garbage collector does not look at it: it refers to nothing that could
-    refer back, and tens of thousands of them wait in buffers.
-    """
-
-    topic: str
-    partition: int
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: Headers
 
 
 class BatchReader(Fetcher.PartitionRecords):  # type: ignore[misc]  # untyped base
