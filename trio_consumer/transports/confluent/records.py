@@ -30,6 +30,11 @@ _MESSAGE: Any = Message
 _milliseconds = itemgetter(1)  # behind the kind of timestamp; -1 if there is none
 
 
+NO_NAME = (UnicodeDecodeError, SystemError)
+"""What the client raises for headers with a name that is no UTF-8: the latter, where the
+former was meant (2.16)."""
+
+
 def errors_of(messages: list[Any]) -> list[Any]:
     """The messages that are none but tell of an error."""
     if any(map(_MESSAGE.error, messages)):
@@ -52,13 +57,7 @@ def runs(messages: list[Any]) -> Iterator[tuple[TopicPartition, list[Any]]]:
 
 def take_apart(tp: TopicPartition, messages: list[Any]) -> list[KafkaRecord]:
     """The records of messages of one partition."""
-    try:
-        return _records(tp, messages, list(map(_MESSAGE.headers, messages)))
-    except UnicodeDecodeError:
-        return _records(tp, messages, list(map(_headers, messages)))
-
-
-def _records(tp: TopicPartition, messages: list[Any], headers: list[Any]) -> list[KafkaRecord]:
+    headers = _headers(tp, messages)
     return list(
         map(
             KafkaRecord,
@@ -68,28 +67,47 @@ def _records(tp: TopicPartition, messages: list[Any], headers: list[Any]) -> lis
             map(_milliseconds, map(_MESSAGE.timestamp, messages)),
             map(_MESSAGE.key, messages),
             map(_MESSAGE.value, messages),
-            (each or () for each in headers) if any(headers) else repeat(()),
+            [each or () for each in headers] if any(headers) else repeat(()),
         )
     )
 
 
-def _headers(message: Any) -> Any:
-    try:
-        return message.headers()
-    except UnicodeDecodeError:
-        return UnreadableHeaders(message)
+def _headers(tp: TopicPartition, messages: list[Any]) -> list[Any]:
+    headers: list[Any] = []
+    # Once for each message: where a name was refused, a second call hands out a tuple
+    # with a null pointer in it.
+    found = map(_MESSAGE.headers, messages)
+    while len(headers) < len(messages):
+        try:
+            headers.extend(found)
+        except NO_NAME:
+            headers.append(UnreadableHeaders(tp, messages[len(headers)].offset()))
+    return headers
 
 
 class UnreadableHeaders(Sequence[tuple[str, "bytes | None"]]):
-    """Headers with a name that is no UTF-8: the client's error comes when they are looked at."""
+    """Headers with a name that is no UTF-8, which the client does not tell.
 
-    __slots__ = ("_message",)
+    The record is delivered all the same; ``ValueError`` comes to who looks at these.
+    """
 
-    def __init__(self, message: Any) -> None:
-        self._message = message
+    __slots__ = ("_offset", "_tp")
+
+    def __init__(self, tp: TopicPartition, offset: int) -> None:
+        self._tp = tp
+        self._offset = offset
+
+    def __bool__(self) -> bool:
+        return True
 
     def __len__(self) -> int:
-        return len(self._message.headers())
+        raise self._error()
 
     def __getitem__(self, index: Any) -> Any:
-        return self._message.headers()[index]
+        raise self._error()
+
+    def _error(self) -> ValueError:
+        return ValueError(
+            f"{self._tp} offset {self._offset}: the name of a header is no UTF-8,"
+            " and librdkafka's client does not hand these headers out"
+        )
