@@ -23,11 +23,13 @@ ALLOWED = {
     "trio_consumer.transports": ["_types", "_errors", "transports"],
     "trio_consumer.transports.base": ["_types", "_errors"],
     "trio_consumer.transports.addresses": ["_errors"],
+    "trio_consumer.transports.record": [],
     "trio_consumer.transports.kafka": [
         "_types",
         "_errors",
         "transports.addresses",
         "transports.base",
+        "transports.record",
         "transports.kafka",
     ],
     "trio_consumer.transports.confluent": [
@@ -35,6 +37,7 @@ ALLOWED = {
         "_errors",
         "transports.addresses",
         "transports.base",
+        "transports.record",
         "transports.confluent",
     ],
     "trio_consumer.transports.memory": [

@@ -377,7 +377,10 @@ def _creation(headers: Headers, now: Context) -> tuple[SpanContext | None, Conte
     """The span that a message comes from, and the current context with it in place."""
     if not headers:
         return None, now
-    extracted = propagate.extract(headers, now, HEADERS)
+    try:
+        extracted = propagate.extract(headers, now, HEADERS)
+    except ValueError:  # librdkafka's client could not read them
+        return None, now
     span = get_current_span(extracted)
     if span is get_current_span(now):
         return None, extracted
@@ -387,9 +390,7 @@ def _creation(headers: Headers, now: Context) -> tuple[SpanContext | None, Conte
 
 def _is_tombstone(message: Message) -> bool:
     # Not `message.value`: a deserializer may make None of something.
-    fields = message._chunk.fields
-    value = message._record.value if fields is None else fields.value(message._record)
-    return value is None
+    return message._record.value is None
 
 
 def _is_cancellation(exc: BaseException) -> bool:
