@@ -51,13 +51,13 @@ class Chunk:
         bit: int,
         decode: Decode | None,
     ) -> None:
-        self.stream = stream
-        self.assignment = assignment
-        self.ledger = ledger
-        self.records = records
-        self.entries = entries
-        self.bit = bit
-        self.decode = decode
+        self.stream: Stream = stream
+        self.assignment: Assignment = assignment
+        self.ledger: Ledger = ledger
+        self.records: Sequence[Record] = records
+        self.entries: DeliveredBatch | None = entries
+        self.bit: int = bit
+        self.decode: Decode | None = decode
 
     def message(self, index: int) -> Message:
         """Make the message of a record.
