@@ -51,8 +51,10 @@ def check_imports() -> int:
             continue
         try:
             found = importlib.import_module(module.name)
-        except ModuleNotFoundError as exc:
-            if not (exc.name or "").startswith(extras):
+        except ImportError as exc:
+            # Either as it is, or behind an error that says how to install the extra.
+            missing = exc if isinstance(exc, ModuleNotFoundError) else exc.__cause__
+            if not (getattr(missing, "name", None) or "").startswith(extras):
                 raise
             continue
         count += 1

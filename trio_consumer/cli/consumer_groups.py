@@ -10,20 +10,26 @@ of messages from schemas by the name of the class; these are in :mod:`.schemas`.
 
 from __future__ import annotations
 
-from typing import Any
-
-from kafka.protocol.api_message import ApiMessage
+from typing import TYPE_CHECKING, Any
 
 from . import schemas
 
 __all__ = ["ConsumerGroupDescribeRequest", "ConsumerGroupDescribeResponse"]
 
-_Message: Any = ApiMessage
+if TYPE_CHECKING:
+
+    class _Message:
+        def __init_subclass__(cls, load_json: Any) -> None: ...
+
+        def __init__(self, **fields: Any) -> None: ...
+
+else:
+    from kafka.protocol.api_message import ApiMessage as _Message
 
 
-class ConsumerGroupDescribeRequest(_Message, load_json=schemas):  # type: ignore[call-arg,misc]  # untyped
+class ConsumerGroupDescribeRequest(_Message, load_json=schemas):
     """Describe groups of the type "consumer"."""
 
 
-class ConsumerGroupDescribeResponse(_Message, load_json=schemas):  # type: ignore[call-arg,misc]  # untyped
+class ConsumerGroupDescribeResponse(_Message, load_json=schemas):
     """What they are; kafka-python finds the class by the key of the request."""

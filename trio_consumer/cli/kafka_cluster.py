@@ -165,7 +165,7 @@ class KafkaCluster:
     def __init__(self, admin: Any, address: str) -> None:
         self._admin = admin
         self.address = address
-        self.trouble = ""
+        self.trouble: str = ""
 
     async def brokers(self) -> list[Broker]:
         """As :meth:`.Cluster.brokers`."""

@@ -16,11 +16,11 @@ on asyncio.
 
 try:
     import opentelemetry.metrics as _metrics
-except ImportError as exc:
+except ImportError as _missing:
     raise ImportError(
         "trio_consumer.opentelemetry needs OpenTelemetry's API:"
         " pip install 'trio-consumer[opentelemetry]'"
-    ) from exc
+    ) from _missing
 
 from ._instrument import instrument
 from ._propagation import context_headers
