@@ -261,9 +261,18 @@ def test_ctrl_c_ends_at_once() -> None:
         server.settimeout(30)
         url = f"kafka://127.0.0.1:{server.getsockname()[1]}"
         command = [*COMMAND, *LAG, "--url", url, "--timeout", "600"]
-        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-            server.accept()[0].close()
-            process.send_signal(signal.SIGINT)
-            _, err = process.communicate(timeout=20)
+        # A shell lets its background jobs ignore the signal, and all that they start.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        finally:
+            signal.signal(signal.SIGINT, before)
+        with process:
+            try:
+                server.accept()[0].close()
+                process.send_signal(signal.SIGINT)
+                _, err = process.communicate(timeout=20)
+            finally:
+                process.kill()
     assert process.returncode == 130, err
     assert err == "Error: interrupted\n"
