@@ -108,7 +108,7 @@ async def _open(options: dict[str, Any], brokers: str, timeout: float, nets: lis
         net = KafkaNetClient(**config)
         nets.append(net)
         internals.watch_connections(net, refusals)
-        internals.close_left_sockets(net)
+        internals.mend_connections(net)
         return net
 
     def connect() -> Any:

@@ -49,6 +49,7 @@ __all__ = [
     "is_joining",
     "lose_before_joining",
     "make_topics",
+    "mend_connections",
     "positions",
     "read_batches_with",
     "read_large_pieces",
@@ -570,6 +571,12 @@ def hear_last_words(client: Any) -> None:
         return transport
 
     manager._build_transport = built
+
+
+def mend_connections(client: Any) -> None:
+    """What every client needs: :func:`close_left_sockets` and :func:`hear_last_words`."""
+    close_left_sockets(client)
+    hear_last_words(client)
 
 
 PIECE = 1024 * 1024

@@ -165,8 +165,7 @@ async def _open(brokers: str, settings: ProducerSettings) -> KafkaProducer:
 
     def make_net(**config: Any) -> Any:
         net = KafkaNetClient(**config)
-        internals.close_left_sockets(net)
-        internals.hear_last_words(net)
+        internals.mend_connections(net)
         return net
 
     def build() -> KafkaProducer:

@@ -110,8 +110,7 @@ async def _open(options: dict[str, Any], brokers: str, timeout: float) -> KafkaC
         net = KafkaNetClient(**config)
         nets.append(net)
         internals.watch_connections(net, refusals)
-        internals.close_left_sockets(net)
-        internals.hear_last_words(net)
+        internals.mend_connections(net)
         internals.read_large_pieces(net)
         internals.make_topics(net, options["allow_auto_create_topics"])
         return net
