@@ -8,12 +8,12 @@ collector has a reason to run.  Everything here that runs for each record runs i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby, repeat
 from operator import itemgetter
 from typing import Any
 
-from confluent_kafka import Message
+from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
 
 from ..._types import TopicPartition
 from ..record import KafkaRecord
@@ -27,7 +27,7 @@ the collector runs."""
 # What was polled has all of them; the client's types are those of a message to produce, too.
 _MESSAGE: Any = Message
 
-_milliseconds = itemgetter(1)  # behind the kind of timestamp; -1 if there is none
+_kind, _milliseconds = itemgetter(0), itemgetter(1)
 
 
 NO_NAME = (UnicodeDecodeError, SystemError)
@@ -64,12 +64,20 @@ def take_apart(tp: TopicPartition, messages: list[Any]) -> list[KafkaRecord]:
             repeat(tp.topic),
             repeat(tp.partition),
             map(_MESSAGE.offset, messages),
-            map(_milliseconds, map(_MESSAGE.timestamp, messages)),
+            _timestamps(messages),
             map(_MESSAGE.key, messages),
             map(_MESSAGE.value, messages),
             [each or () for each in headers] if any(headers) else repeat(()),
         )
     )
+
+
+def _timestamps(messages: list[Any]) -> Iterable[int]:
+    stamps = list(map(_MESSAGE.timestamp, messages))
+    if TIMESTAMP_NOT_AVAILABLE in map(_kind, stamps):
+        # The number beside it means nothing.
+        return [-1 if kind == TIMESTAMP_NOT_AVAILABLE else stamp for kind, stamp in stamps]
+    return map(_milliseconds, stamps)
 
 
 def _headers(tp: TopicPartition, messages: list[Any]) -> list[Any]:
