@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import outcome
@@ -81,7 +81,7 @@ async def open_kafka(
         yield KafkaCluster(admin, brokers)
     finally:
         with trio.move_on_after(CLOSE_TIMEOUT, shield=True):
-            await trio.to_thread.run_sync(_close_all, nets, abandon_on_cancel=True)
+            await trio.to_thread.run_sync(internals.close_all, nets, abandon_on_cancel=True)
 
 
 def _check_files(options: Mapping[str, Any]) -> None:
@@ -100,7 +100,6 @@ def _check_files(options: Mapping[str, Any]) -> None:
 
 
 async def _open(options: dict[str, Any], brokers: str, timeout: float, nets: list[Any]) -> Any:
-    internals.close_failed_sockets()
     refusals: list[BaseException] = []
 
     def remember(**config: Any) -> Any:
@@ -150,13 +149,6 @@ async def _open(options: dict[str, Any], brokers: str, timeout: float, nets: lis
             " that the broker runs and that security_protocol is the listener's",
             retriable=True,
         ) from exc
-
-
-def _close_all(nets: list[Any]) -> None:
-    for net in nets:
-        # The constructor may be closing it at this moment, because it failed.
-        with suppress(RuntimeError):
-            net.close()
 
 
 class KafkaCluster:

@@ -13,6 +13,7 @@ in one place.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import wraps
 from typing import Any, NamedTuple
 
@@ -35,6 +36,7 @@ __all__ = [
     "bootstrap",
     "call_in_io_thread",
     "check",
+    "close_all",
     "close_failed_sockets",
     "close_left_sockets",
     "fetch_committed",
@@ -574,9 +576,22 @@ def hear_last_words(client: Any) -> None:
 
 
 def mend_connections(client: Any) -> None:
-    """What every client needs: :func:`close_left_sockets` and :func:`hear_last_words`."""
+    """What every client needs, before it connects for the first time.
+
+    These are :func:`close_failed_sockets`, :func:`close_left_sockets` and
+    :func:`hear_last_words`.
+    """
+    close_failed_sockets()
     close_left_sockets(client)
     hear_last_words(client)
+
+
+def close_all(clients: Iterable[Any]) -> None:
+    """Close the network clients of a constructor that was given up, or has failed."""
+    for client in clients:
+        # The constructor may be closing it at this moment.
+        with suppress(RuntimeError):
+            client.close()
 
 
 PIECE = 1024 * 1024

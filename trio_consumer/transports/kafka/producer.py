@@ -161,7 +161,6 @@ async def open_producer(
 async def _open(brokers: str, settings: ProducerSettings) -> KafkaProducer:
     timeout = settings.connect_timeout
     options = _options(brokers, settings)
-    internals.close_failed_sockets()
 
     def make_net(**config: Any) -> Any:
         net = KafkaNetClient(**config)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, ClassVar
 
 import outcome
@@ -100,7 +100,6 @@ class KafkaTransport:
 
 async def _open(options: dict[str, Any], brokers: str, timeout: float) -> KafkaConsumer:
     """Make the client in a thread.  Cancelling stops the attempt and its threads."""
-    internals.close_failed_sockets()
     nets: list[Any] = []
     refusals: list[BaseException] = []
 
@@ -122,7 +121,7 @@ async def _open(options: dict[str, Any], brokers: str, timeout: float) -> KafkaC
                 # Otherwise the constructor has asked the brokers already.
                 internals.bootstrap(consumer, options["bootstrap_timeout_ms"])
         except BaseException:
-            _close_all(nets)
+            internals.close_all(nets)
             raise
         for net in nets:
             internals.unwatch_connections(net)
@@ -169,20 +168,15 @@ async def _run_stoppable(build: Callable[[], KafkaConsumer], nets: list[Any]) ->
         finally:
             if not done.is_set():
                 with trio.CancelScope(shield=True):
-                    await trio.to_thread.run_sync(_close_all, nets, limiter=trio.CapacityLimiter(1))
+                    await trio.to_thread.run_sync(
+                        internals.close_all, nets, limiter=trio.CapacityLimiter(1)
+                    )
                     await done.wait()
                 if isinstance(result, Value):
                     with trio.CancelScope(shield=True):
                         await trio.to_thread.run_sync(_close, result.value)
     assert result is not None
     return result.unwrap()
-
-
-def _close_all(nets: list[Any]) -> None:
-    for net in nets:
-        # The constructor may be closing it at this moment, because it failed.
-        with suppress(RuntimeError):
-            net.close()
 
 
 def _close(client: KafkaConsumer) -> None:
