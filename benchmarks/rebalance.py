@@ -3,7 +3,12 @@
 One member reads eight partitions that are produced to at a steady rate; a second
 one joins.  Measured: seconds from its start to its first message, how many
 messages were delivered twice, and the longest silence of a partition that stayed
-where it was (the median of the gaps elsewhere is the distance of two polls).
+where it was.
+
+Handlers do nothing, and then a rebalance is over so soon that the silence is that
+of the machine; or work on each message for :data:`WORK` seconds, many at a time, and
+then a partition is handed over when what is in hand is done.  The others wait for
+nothing of the kind: what they have in hand is committed already.
 
     python -m benchmarks.rebalance
 """
@@ -29,14 +34,17 @@ import trio
 from confluent_kafka import Producer
 
 from tests.kafka import Cluster
-from trio_consumer import open_consumer
+from trio_consumer import Message, open_consumer
 
 from .contenders import FASTEST
 from .report import Bar, Chart, Report, common_options, publish, spread
 from .running import in_rounds, temporary_topic
 
 PARTITIONS = 8
-RATE = 2_000
+RATE = 1_000
+WORK = 1.0
+"""Seconds that a message is in hand, for members that work."""
+
 BEFORE, AFTER = 5.0, 8.0
 """Seconds that the first member has the partitions alone, and that both have them, both
 counted from the youngest member's first message."""
@@ -60,9 +68,13 @@ class Outcome(msgspec.Struct):
     moved: int
 
 
-def ours(strategy: str) -> Callable[[str, str, str, Note], None]:
-    """A member of ours."""
+def ours(strategy: str, work: float = 0.0) -> Callable[[str, str, str, Note], None]:
+    """A member of ours, which works on each message for ``work`` seconds."""
     name = {"eager": "roundrobin", "cooperative": "cooperative-sticky"}[strategy]
+
+    async def work_on(message: Message) -> None:
+        async with message:
+            await trio.sleep(work)
 
     def run(bootstrap: str, topic: str, group: str, note: Note) -> None:
         async def main() -> None:
@@ -71,10 +83,13 @@ def ours(strategy: str) -> Callable[[str, str, str, Note], None]:
                 open_consumer(
                     f"kafka://{bootstrap}", group=group, client_options=options
                 ) as consumer,
-                consumer.stream(topic) as stream,
+                consumer.stream(topic, ack="manual" if work else "auto") as stream,
+                trio.open_nursery() as nursery,
             ):
                 async for message in stream:
                     note(message.partition, message.offset)
+                    if work:
+                        nursery.start_soon(work_on, message)
 
         trio.run(main)
 
@@ -129,6 +144,8 @@ def confluent(strategy: str) -> Callable[[str, str, str, Note], None]:
 MEMBERS: dict[str, Callable[[str, str, str, Note], None]] = {
     "trio_consumer, eager": ours("eager"),
     "trio_consumer, cooperative": ours("cooperative"),
+    "trio_consumer, eager, at work": ours("eager", WORK),
+    "trio_consumer, cooperative, at work": ours("cooperative", WORK),
     "aiokafka, eager": aiokafka,
     "confluent-kafka, eager": confluent("eager"),
     "confluent-kafka, cooperative": confluent("cooperative"),
@@ -257,12 +274,21 @@ def measure(rounds: int, quick: bool) -> Report:
         chart.values.append(middle)
         chart.low.append(low)
         chart.high.append(high)
-    eager, cooperative = "trio_consumer, eager", "trio_consumer, cooperative"
-    ratio = median(r[cooperative].silence / r[eager].silence for r in results)
-    what = "longest silence of untouched partitions, cooperative / eager"
+    bars = [
+        Bar(
+            f"longest silence of untouched partitions, cooperative / eager{what}",
+            median(r[cooperative].silence / r[eager].silence for r in results),
+            0.2,
+            0.0,
+            at_most=True,
+        )
+        for eager, cooperative, what in [
+            ("trio_consumer, eager, at work", "trio_consumer, cooperative, at work", ", at work"),
+            ("trio_consumer, eager", "trio_consumer, cooperative", ", nothing to do"),
+        ]
+    ]
     columns = ["members", "first message s", "doubles", "silence s", "lowest .. highest", "moved"]
     title = f"a second member joins, {RATE:,} messages/s, {rounds} rounds"
-    bars = [Bar(what, ratio, 0.2, 0.0, at_most=True)]
     return Report("rebalance", title, columns, rows, chart, bars, results)
 
 

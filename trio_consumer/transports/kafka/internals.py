@@ -252,9 +252,14 @@ def fetch_while_joining(consumer: KafkaConsumer) -> None:
     cooperative member gives up only what it was told to, *before* it joins, and an
     eager one everything.  One that was thrown out keeps nothing either, but is told
     in the middle of its join, so that there is no reading then.
+
+    The poll that begins a join does not wait for its end either, or what stays would
+    be silent for the rest of that poll.  Only that one: a join that has failed is
+    tried again after a pause, and none of no length.
     """
     coordinator, subscription = consumer._coordinator, consumer._subscription
     poll, time_to_next_poll = coordinator.poll, coordinator.time_to_next_poll
+    ensure_active_group = coordinator.ensure_active_group
 
     def reads_on() -> bool:
         join = coordinator._join_task
@@ -269,6 +274,11 @@ def fetch_while_joining(consumer: KafkaConsumer) -> None:
     def poll_unless_joining(timeout_ms: Any = None) -> Any:
         return reads_on() or poll(timeout_ms=timeout_ms)
 
+    def begin_join(timeout_ms: Any = None) -> Any:
+        begins = not coordinator.rejoining and subscription.fetchable_partitions()
+        return ensure_active_group(timeout_ms=0 if begins else timeout_ms)
+
+    coordinator.ensure_active_group = begin_join
     # No heartbeat is due in a join, so the client would not wait at all.
     coordinator.poll = poll_unless_joining
     coordinator.time_to_next_poll = lambda: JOIN_LOOK if reads_on() else time_to_next_poll()
