@@ -42,7 +42,8 @@ DEFAULTS: dict[str, Any] = {
     # A broker may make a topic for who asks for its metadata, with its own number of
     # partitions: one that is deleted under a running consumer would be back at once.
     "allow_auto_create_topics": False,
-    # A poll has a fixed cost of about 0.2 ms in a group.
+    # A poll has a fixed cost of about 0.2 ms in a group; of many partitions it is more,
+    # and so are the records (poll_loop).
     "max_poll_records": 2000,
     # A timer and several sums a record, for figures that nobody reads.
     "metrics_enabled": False,

@@ -50,6 +50,14 @@ DEPTH = 3
 task switch; more only cost memory."""
 
 
+RECORDS_A_PARTITION = 5
+"""Records that one poll may take for each partition, where the user has not said how many:
+the client looks at every partition in each poll."""
+
+MOST_RECORDS = 10_000
+"""But not more than these."""
+
+
 class Polled(NamedTuple):
     """A batch, and how many seeks of its partition had been carried out before."""
 
@@ -76,10 +84,20 @@ class PollLoop:
     Args:
         client: The client; nobody else may poll or seek it.
         deliver: Called, in this thread, when ``polled`` has something new.
+        adapt: Whether polls may take more than ``max_poll_records`` of many partitions.
     """
 
-    def __init__(self, client: KafkaConsumer, listener: Any, deliver: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        client: KafkaConsumer,
+        listener: Any,
+        deliver: Callable[[], None],
+        *,
+        adapt: bool = False,
+    ) -> None:
         self._client = client
+        self._adapt = adapt
+        self._max_records: int = client.config["max_poll_records"]
         self._listener = listener
         self._deliver = deliver
         self._commands: deque[Seek | Subscribe | Barrier] = deque()
@@ -224,6 +242,11 @@ class PollLoop:
         if resumed:
             client.resume(*resumed)
         self._nothing_to_fetch = bool(wanted) and len(wanted) == len(assigned)
+        if self._adapt:
+            self._max_records = max(
+                client.config["max_poll_records"],
+                min(RECORDS_A_PARTITION * len(assigned), MOST_RECORDS),
+            )
 
     def _poll(self, timeout_ms: int) -> list[Polled]:
         client = self._client
@@ -237,7 +260,7 @@ class PollLoop:
                     extra={"topics": sorted(remade)},
                 )
                 internals.reset_positions(client, remade)
-            polled = client.poll(timeout_ms=timeout_ms)
+            polled = client.poll(timeout_ms=timeout_ms, max_records=self._max_records)
         except Exception as exc:
             poison = internals.release_poison(client)
             if self._stopping:

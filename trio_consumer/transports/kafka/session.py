@@ -52,7 +52,12 @@ class KafkaSession:
         self._settings = settings
         self._token = trio.lowlevel.current_trio_token()
         self._bridge = RebalanceBridge(client, listener, self._gone, self._assigned)
-        self._loop = PollLoop(client, self._bridge.client_listener, self._wake_from_thread)
+        self._loop = PollLoop(
+            client,
+            self._bridge.client_listener,
+            self._wake_from_thread,
+            adapt="max_poll_records" not in settings.client_options,
+        )
         self._arrived = trio.lowlevel.ParkingLot()
         self._quiesced = trio.lowlevel.ParkingLot()
         self._barriers = 0
