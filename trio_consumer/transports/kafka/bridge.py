@@ -72,6 +72,7 @@ class RebalanceBridge:
         listener: Who answers, in the Trio thread.
         gone: Called in the Trio thread before ``revoked`` and ``lost``.
         assigned: Called in the Trio thread before ``assigned``.
+        coming: Called in the IO thread before that, and before there are any positions.
     """
 
     def __init__(
@@ -80,8 +81,10 @@ class RebalanceBridge:
         listener: RebalanceListener,
         gone: Callable[[frozenset[TopicPartition]], None],
         assigned: Callable[[frozenset[TopicPartition]], None],
+        coming: Callable[[], None],
     ) -> None:
         self._client = client
+        self._coming = coming
         self._listener = listener
         self._gone = gone
         self._assigned = assigned
@@ -105,6 +108,8 @@ class RebalanceBridge:
         deferred = kind == "revoked" and internals.given_up(self._client, question.tps)
         if deferred:
             internals.hold_joins(self._client, question.answer)
+        if kind == "assigned":
+            self._coming()
         try:
             self._token.run_sync_soon(self._receive, question)
         except trio.RunFinishedError:

@@ -111,11 +111,14 @@ class PollLoop:
         self._with_end: set[TopicPartition] = set()
         # Replaced, never changed, so that the other thread may read it.
         self._paused: frozenset[TopicPartition] = frozenset()
-        self._topic_ids: dict[str, object] = {}
         self._stale_pauses = False
         self._choked = False
         self._nothing_to_fetch = False
         self._troubled = False
+        # Of the topics that are read, and which partitions were found to be of a successor
+        # and have not brought anything of it yet: old offsets are not to be committed.
+        self.identities: dict[str, object] = {}
+        self.remade: set[TopicPartition] = set()
         self.polled: deque[list[Polled]] = deque()
         self.failure: BaseException | None = None
         self.barriers: int = 0
@@ -143,6 +146,7 @@ class PollLoop:
         for tp in tps:
             self._reported.pop(tp, None)
             self._with_end.discard(tp)
+            self.remade.discard(tp)
         internals.forget_beginnings(self._client, tps)
 
     def took_one(self) -> None:
@@ -154,6 +158,23 @@ class PollLoop:
         """Return from :meth:`run` within about :data:`STEP` seconds."""
         self._stopping = True
         self._nudge.set()
+
+    # -- called in the client's IO thread, and in its own ----------------------------
+
+    def reset_remade(self) -> None:
+        """Have partitions read anew whose topic is another one of the same name.
+
+        Raises:
+            kafka.errors.OffsetOutOfRangeError: There is no policy that says where.
+        """
+        remade = internals.remade_topics(self._client, self.identities)
+        if remade:
+            logger.warning(
+                "%s: deleted and made again, reading begins where the reset policy says",
+                ", ".join(sorted(remade)),
+                extra={"topics": sorted(remade)},
+            )
+            self.remade |= internals.reset_positions(self._client, remade)
 
     # -- called in its own thread ------------------------------------------------
 
@@ -252,14 +273,7 @@ class PollLoop:
         client = self._client
         internals.release_parked(client)
         try:
-            remade = internals.remade_topics(client, self._topic_ids)
-            if remade:
-                logger.warning(
-                    "%s: deleted and made again, reading begins where the reset policy says",
-                    ", ".join(sorted(remade)),
-                    extra={"topics": sorted(remade)},
-                )
-                internals.reset_positions(client, remade)
+            self.reset_remade()
             polled = client.poll(timeout_ms=timeout_ms, max_records=self._max_records)
         except Exception as exc:
             poison = internals.release_poison(client)
@@ -303,6 +317,7 @@ class PollLoop:
                 # What was noted of an assignment before this one may lie behind.
                 begins = min(begins, next_offset)
         self._reported[tp] = next_offset
+        self.remade.discard(tp)
         high_watermark = self._end(tp)
         if high_watermark is not None:
             self._with_end.add(tp)

@@ -51,7 +51,9 @@ class KafkaSession:
         self._client = client
         self._settings = settings
         self._token = trio.lowlevel.current_trio_token()
-        self._bridge = RebalanceBridge(client, listener, self._gone, self._assigned)
+        self._bridge = RebalanceBridge(
+            client, listener, self._gone, self._assigned, self._look_at_topics
+        )
         self._loop = PollLoop(
             client,
             self._bridge.client_listener,
@@ -61,8 +63,8 @@ class KafkaSession:
         self._arrived = trio.lowlevel.ParkingLot()
         self._quiesced = trio.lowlevel.ParkingLot()
         self._barriers = 0
-        self._missing: set[TopicPartition] = set()
-        internals.watch_commits(client, self._missing)
+        self._watch = internals.CommitWatch()
+        internals.watch_commits(client, self._watch)
         internals.finish_joins(client)
         internals.fetch_while_joining(client)
         internals.lose_before_joining(client)
@@ -114,6 +116,11 @@ class KafkaSession:
 
     def _assigned(self, tps: frozenset[TopicPartition]) -> None:
         self._loop.refresh_pauses()
+
+    def _look_at_topics(self) -> None:
+        # Without a policy it is an error, which is the poll's to raise.
+        if self._settings.auto_offset_reset != "none":
+            self._loop.reset_remade()
 
     def _drop(self, tps: Collection[TopicPartition]) -> None:
         for polled in self._loop.polled:
@@ -201,27 +208,30 @@ class KafkaSession:
             raise commit_error(exc, offsets) from exc
 
     def _commit(self, wanted: dict[Any, Any]) -> None:
-        self._missing.clear()
+        watch = self._watch
+        watch.begin(self._loop.identities)
+        done = {tp: stored for tp, stored in wanted.items() if tp not in self._loop.remade}
         try:
-            self._client.commit(wanted, timeout_ms=self._timeout_ms)
+            if done:
+                self._client.commit(done, timeout_ms=self._timeout_ms)
         except errors.KafkaTimeoutError:
-            left = {tp: stored for tp, stored in wanted.items() if tp not in self._missing}
-            if len(left) == len(wanted):
+            left_out = watch.missing | watch.remade
+            left = {tp: stored for tp, stored in done.items() if tp not in left_out}
+            if len(left) == len(done):
                 raise
             if left:
                 self._client.commit(left, timeout_ms=self._timeout_ms)
+            done = left
+        not_done = [tp for tp in wanted if tp not in done or tp in watch.remade]
+        if not_done:
             logger.warning(
                 "%s not committed for the group %r: the broker has no such partition, its topic"
                 " was deleted",
-                ", ".join(
-                    f"{TopicPartition(*tp)}={stored.offset}"
-                    for tp, stored in wanted.items()
-                    if tp not in left
-                ),
+                ", ".join(f"{TopicPartition(*tp)}={wanted[tp].offset}" for tp in not_done),
                 self._settings.group,
                 extra={
                     "group": self._settings.group,
-                    "partitions": [str(TopicPartition(*tp)) for tp in wanted if tp not in left],
+                    "partitions": [str(TopicPartition(*tp)) for tp in not_done],
                 },
             )
 

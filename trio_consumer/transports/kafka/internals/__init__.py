@@ -59,6 +59,7 @@ from .reading import (
     uncompressed,
 )
 from .topics import (
+    CommitWatch,
     make_topics,
     refresh_metadata,
     remade_topics,
@@ -67,6 +68,7 @@ from .topics import (
 )
 
 __all__ = [
+    "CommitWatch",
     "PoisonRecord",
     "ask_coordinator",
     "beginning",
@@ -128,14 +130,14 @@ def check(consumer: KafkaConsumer) -> None:
         (getattr(consumer, "_net", None), ("call_soon_threadsafe", "run")),
         (
             getattr(consumer, "_cluster", None),
-            ("request_update", "topic_id", "config"),
+            ("request_update", "topic_id", "config", "_topics"),
         ),
         (
             getattr(consumer, "_coordinator", None),
             (
                 *("fetch_committed_offsets", "need_rejoin", "rejoining", "stable"),
                 *("_heartbeat_enabled", "_handle_offset_commit_response", "_generation"),
-                "ensure_active_group",
+                *("_send_offset_commit_request", "_manager", "ensure_active_group"),
                 *("_do_join_and_sync_async", "_on_join_prepare_async", "_assignors"),
                 *("_on_join_complete_async", "_join_task", "poll", "time_to_next_poll"),
             ),
