@@ -14,15 +14,25 @@ import click
 from . import idle, latency, ledger, rebalance, scale, throughput
 from .report import Report, common_options, publish
 
+SOME = (
+    throughput.BASELINE,
+    throughput.AUTO,
+    throughput.BATCHES,
+    throughput.CONFLUENT,
+    throughput.CONFLUENT_BATCHES,
+    "aiokafka getmany",
+    "aiokafka async for",
+    "confluent-kafka consume, tuned",
+)
+"""Contenders of the benchmarks of large and compressed messages."""
+
 
 def of_size(size: int, compression: str, part: float) -> Callable[[int, bool], Report]:
-    """A throughput benchmark of large or compressed messages, without the slowest contenders."""
+    """A throughput benchmark of large or compressed messages."""
 
     def measure(rounds: int, quick: bool) -> Report:
         messages = int((100_000 if quick else 1_000_000) * part)
-        only = ("poll loop", "auto", "batches", "over confluent", "getmany", "consume")
-        names = [n for n in throughput.chosen(only) if "defaults" not in n and "AIO" not in n]
-        report = throughput.measure(messages, size, 4, compression, rounds, names)
+        report = throughput.measure(messages, size, 4, compression, rounds, [*SOME])
         report.name = f"throughput-{size}-{compression}"
         report.bars = []  # the promises are about 100 bytes
         return report

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from random import Random
 from statistics import median
 
 import click
@@ -119,7 +120,11 @@ def measure(
         assert address is not None
         with temporary_topic(address, partitions) as topic:
             options = {"compression.type": compression}
-            produce_numbered(address, topic, messages, partitions, size=size, options=options)
+            # Hexadecimal digits by chance: compressible by half, as text is.
+            filler = b"" if compression == "none" else Random(1).randbytes(1 << 19).hex().encode()
+            produce_numbered(
+                address, topic, messages, partitions, size=size, options=options, filler=filler
+            )
 
             def run(name: str) -> Result:
                 count = CONTENDERS[name].share(messages)

@@ -23,6 +23,7 @@ def produce_numbered(
     start: int = 0,
     timeout: float = 300.0,
     options: dict[str, Any] | None = None,
+    filler: bytes = b"",
 ) -> float:
     """Write `count` messages whose values start with their index; return when all are stored.
 
@@ -41,6 +42,8 @@ def produce_numbered(
         timeout: seconds for all of it.
         options: settings of librdkafka that win over the ones here, for example
             `{"compression.type": "zstd"}`.
+        filler: what follows the index instead of spaces, which compress to nothing; each
+            value has another part of it, and `number_of` does not apply.
 
     Returns:
         The seconds that it took.
@@ -79,6 +82,9 @@ def produce_numbered(
     deadline = began + timeout
     for index in range(start, start + count):
         value = b"%d" % index
+        if filler:
+            place = index * size % len(filler)
+            value = (value + b" " + filler[place : place + size])[:size]
         while True:
             try:
                 producer.produce(topic, value.ljust(size), partition=index % partitions)
