@@ -98,10 +98,10 @@ def test_no_poll_blocks_while_everything_is_paused(
     produce_numbered(kafka_cluster.bootstrap, name, 4000, 2)
     poll, timeouts = KafkaConsumer.poll, []
 
-    def watched(self: KafkaConsumer, timeout_ms: int) -> Any:
+    def watched(self: KafkaConsumer, timeout_ms: int, max_records: int) -> Any:
         if self.paused() and self.paused() == self.assignment():
             timeouts.append(timeout_ms)
-        return poll(self, timeout_ms=timeout_ms)
+        return poll(self, timeout_ms=timeout_ms, max_records=max_records)
 
     monkeypatch.setattr(KafkaConsumer, "poll", watched)
 
