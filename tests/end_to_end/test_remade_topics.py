@@ -13,6 +13,7 @@ from trio_consumer import TP, open_consumer
 from ..kafka.cluster import Cluster
 from ..kafka.fixtures import TopicFactory
 from ..kafka.produce import produce_numbered
+from .test_trouble import take
 
 pytestmark = pytest.mark.kafka
 
@@ -41,15 +42,10 @@ def test_commit_that_goes_on_meanwhile_does_not_reach_the_new_topic(
                 # It learns of the deletion from nobody else.
                 client_options={"metadata_max_age_ms": 600_000},
             ) as consumer,
-            consumer.stream(name, ack="manual") as stream,
+            consumer.stream(name) as stream,
             trio.open_nursery() as nursery,
         ):
-            seen = 0
-            async for message in stream:
-                message.ack()
-                seen += 1
-                if seen == 5 * partitions:
-                    break
+            await take(stream, 5 * partitions)
             await trio.to_thread.run_sync(kafka_cluster.delete_topic, name)
             over = trio.Event()
 
@@ -75,7 +71,6 @@ def test_commit_that_goes_on_meanwhile_does_not_reach_the_new_topic(
 
             async def read() -> None:
                 async for message in stream:
-                    message.ack()
                     missing.discard((message.partition, message.offset))
 
             nursery.start_soon(read)

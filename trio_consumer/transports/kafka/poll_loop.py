@@ -49,7 +49,6 @@ DEPTH = 3
 """Polls that may wait for the Trio side.  One keeps the thread from waiting for a
 task switch; more only cost memory."""
 
-
 RECORDS_A_PARTITION = 5
 """Records that one poll may take for each partition, where the user has not said how many:
 the client looks at every partition in each poll."""
